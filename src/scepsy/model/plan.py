@@ -1,0 +1,158 @@
+"""What to do, and what is expected of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from scepsy.errors import InputError
+from scepsy.model.cluster import Cluster, GpuId, GpuTypeName
+from scepsy.model.execution import ReplicaName
+from scepsy.model.provenance import Provenance
+from scepsy.model.slo import Slo
+from scepsy.model.workflow import LlmName, Stage, WorkflowName
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowRate:
+    """Executions of a workflow that arrive per second."""
+
+    workflow: WorkflowName
+    rate_per_s: float
+
+    def __post_init__(self) -> None:
+        if not self.rate_per_s > 0:
+            raise InputError(f"{self.workflow}: the rate must be > 0 per second")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaGroup:
+    """Identical replicas that serve one LLM."""
+
+    llm: LlmName
+    gpu_type: GpuTypeName
+    tensor_parallel: int
+    """GPUs that one replica's weights are sharded over."""
+    replicas: int = 1
+    gpu_fraction: float = 1.0
+    """Part of each of those GPUs, compute and memory, that the replica may use, in (0, 1]."""
+
+    def __post_init__(self) -> None:
+        if self.tensor_parallel < 1 or self.replicas < 1:
+            raise InputError(f"{self.llm}: tensor_parallel and replicas must be >= 1")
+        if not 0 < self.gpu_fraction <= 1:
+            raise InputError(f"{self.llm}: gpu_fraction {self.gpu_fraction} is not in (0, 1]")
+
+    @property
+    def gpus(self) -> float:
+        """GPUs the whole group takes. May be fractional."""
+        return self.replicas * self.tensor_parallel * self.gpu_fraction
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """How many replicas of what degree and fraction each LLM gets; no GPU is named yet."""
+
+    groups: tuple[ReplicaGroup, ...]
+    """One for each LLM, sorted by its name."""
+
+    def __post_init__(self) -> None:
+        names = [group.llm for group in self.groups]
+        if names != sorted(set(names)):
+            raise InputError("an allocation has one group for each LLM, sorted by name")
+
+    @property
+    def gpus(self) -> float:
+        """GPUs that all groups take together."""
+        return sum(group.gpus for group in self.groups)
+
+    def group(self, llm: LlmName) -> ReplicaGroup:
+        """The group that serves an LLM, which the allocation must have."""
+        return next(group for group in self.groups if group.llm == llm)
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedReplica:
+    """One replica and the GPUs it takes a fraction of."""
+
+    name: ReplicaName
+    llm: LlmName
+    gpus: tuple[GpuId, ...]
+    gpu_fraction: float
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Which GPUs each replica of an allocation sits on."""
+
+    replicas: tuple[PlacedReplica, ...]
+
+    @property
+    def used(self) -> Mapping[GpuId, float]:
+        """Fraction taken of each GPU that is touched."""
+        used: dict[GpuId, float] = {}
+        for replica in self.replicas:
+            for gpu in replica.gpus:
+                used[gpu] = used.get(gpu, 0.0) + replica.gpu_fraction
+        return used
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagePrediction:
+    """What is expected of one stage."""
+
+    stage: Stage
+    utilization: float
+    """Offered load of its LLM's replicas over their capacity, all workflows counted."""
+    call_s: float
+    """Mean latency of one call."""
+    contribution_s: float
+    """Part of the mean execution latency: calls x latency / fan-out."""
+    provenance: Provenance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkflowPrediction:
+    """What is expected of one workflow at its rate."""
+
+    workflow: WorkflowName
+    rate_per_s: float
+    execution_s_mean: float
+    execution_s_p50: float
+    execution_s_p95: float
+    execution_s_p99: float
+    gap_s_mean: float
+    """Part of the mean in which no LLM call runs: tools and the framework."""
+    capacity_per_s: float
+    """Highest rate of this workflow if all workflows of the plan grow in proportion."""
+    capacity_alone_per_s: float
+    """Highest rate of this workflow with no other workflow beside it."""
+    bottleneck: LlmName
+    """The LLM that saturates first when all grow in proportion."""
+    bottleneck_alone: LlmName
+    """The LLM that saturates first with no other workflow beside it."""
+    stages: tuple[StagePrediction, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What is expected of a plan, and who says so."""
+
+    predictor: str
+    workflows: tuple[WorkflowPrediction, ...]
+
+    def workflow(self, name: WorkflowName) -> WorkflowPrediction:
+        """The prediction for a workflow, which the plan must have."""
+        return next(w for w in self.workflows if w.workflow == name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Allocation, placement and what is predicted of them, for one cluster and target."""
+
+    cluster: Cluster
+    rates: tuple[WorkflowRate, ...]
+    slo: Slo | None
+    allocation: Allocation
+    placement: Placement
+    prediction: Prediction
+    route: str = "least-loaded"
+    """Name of the routing policy that the gateway runs."""
