@@ -1,0 +1,52 @@
+"""The entry point: gathers the commands, turns our errors into exit code 1."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from scepsy import __version__
+from scepsy.cli.output import err, fail
+from scepsy.errors import ScepsyError
+
+app = typer.Typer(
+    name="scepsy",
+    help="Plan and serve agentic workflows that call several LLMs on one GPU cluster.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"scepsy {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Plan and serve agentic workflows that call several LLMs on one GPU cluster."""
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except ScepsyError as error:
+        try:
+            fail(error)
+        except typer.Exit as exit_:
+            sys.exit(exit_.exit_code)
+    except KeyboardInterrupt:
+        err.print("interrupted")
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our stdout left, e.g. `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)

@@ -1,0 +1,1 @@
+"""Deployment: from a plan to running engines."""

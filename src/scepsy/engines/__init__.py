@@ -1,0 +1,1 @@
+"""Engines: HTTP servers that answer calls, emulated or real."""

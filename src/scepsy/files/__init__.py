@@ -1,0 +1,1 @@
+"""Files that people and tools exchange: clusters and plans. Checked where the bytes come in."""

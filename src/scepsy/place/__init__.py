@@ -1,0 +1,1 @@
+"""Placement: which GPUs each replica sits on. Pure."""

@@ -1,0 +1,1 @@
+"""Policies: decisions that the simulator and the gateway share. Pure."""

@@ -1,0 +1,1 @@
+"""Predictors: latency and throughput of workflows on an allocation. Pure."""

@@ -1,0 +1,1 @@
+"""Search: the best allocation under a predictor, exactly. Pure."""

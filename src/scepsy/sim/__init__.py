@@ -1,0 +1,1 @@
+"""The simulator: engines and replica groups in virtual time. Pure."""

@@ -1,0 +1,1 @@
+"""Traces: what happened, kept in SQLite, read from files, reduced to demand."""
