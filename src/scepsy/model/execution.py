@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import NewType
 
 from scepsy.errors import InputError
-from scepsy.model.workflow import LlmName, Role, Stage, WorkflowName
+from scepsy.model.workflow import NO_ROLE, LlmName, Role, Stage, WorkflowName
 
 ExecutionId = NewType("ExecutionId", str)
 CallId = NewType("CallId", str)
@@ -51,7 +51,7 @@ class Call:
     """Last byte of the answer."""
     prompt_tokens: int
     output_tokens: int
-    role: Role = Role("")
+    role: Role = NO_ROLE
     endpoint: Endpoint = Endpoint.CHAT
     first_token_s: float | None = None
     """First output token; None where the answer was not streamed."""

@@ -9,7 +9,9 @@ WorkflowName = NewType("WorkflowName", str)
 LlmName = NewType("LlmName", str)
 """The name that clients put into ``model``; one group of replicas serves it."""
 Role = NewType("Role", str)
-"""What an LLM is used for in a workflow, e.g. ``planner``. Empty: the workflow gave none."""
+"""What an LLM is used for in a workflow, e.g. ``planner``."""
+NO_ROLE = Role("")
+"""The workflow named no role."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -18,7 +20,7 @@ class Stage:
 
     workflow: WorkflowName
     llm: LlmName
-    role: Role = Role("")
+    role: Role = NO_ROLE
 
     def __post_init__(self) -> None:
         if not self.workflow or not self.llm:

@@ -33,7 +33,7 @@ class StepTimes(Protocol):
         ...
 
     def decode_run_s(self, *, decodes: int, decode_context_tokens: int, steps: int) -> float:
-        """Seconds of ``steps`` pure decode steps in a row, the context growing by one token each."""
+        """Seconds of ``steps`` pure decode steps in a row, each context growing by 1 token."""
         ...
 
 
@@ -51,7 +51,7 @@ class EngineSpec:
     """Tokens in one step at most (vLLM's ``max_num_batched_tokens``)."""
     provenance: Provenance = Provenance.SIMULATED
     source: str = ""
-    """Which data the times come from, e.g. ``aiconfigurator-core 0.12.0, vllm 0.24.0, h100_sxm``."""
+    """Which data the times come from, e.g. ``aiconfigurator-core 0.12.0, vllm 0.24.0, h100``."""
 
     def __post_init__(self) -> None:
         if min(self.kv_blocks, self.block_tokens, self.max_seqs, self.chunk_tokens) < 1:
