@@ -4,6 +4,7 @@ ScepsyError
 ├── InputError            the caller gave something we cannot use
 │   └── UnknownNameError  a name that is not in the list of known ones
 ├── MissingError          something that was asked for is not there (a profile, an extra, a trace)
+├── StoreError            a trace store could not be read or written (full disk, locked, damaged)
 ├── EngineError           an engine did not answer, or answered what it must not
 └── InfeasibleError       the question is valid and the answer is "it does not fit"
 """
@@ -37,6 +38,10 @@ class UnknownNameError(InputError):
 
 class MissingError(ScepsyError):
     """Something that was asked for is not there."""
+
+
+class StoreError(ScepsyError):
+    """A trace store could not be read or written: a full disk, a lock that is held, damage."""
 
 
 class EngineError(ScepsyError):
