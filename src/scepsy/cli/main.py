@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from scepsy import __version__
+from scepsy.cli import deploy
 from scepsy.cli.output import err, fail
 from scepsy.errors import ScepsyError
 
@@ -17,6 +18,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
+
+
+app.add_typer(deploy.app, name="deploy")
 
 
 def _version(wanted: bool) -> None:

@@ -1,6 +1,7 @@
 """How commands talk: data on stdout, everything else on stderr, errors without a traceback."""
 
 import dataclasses
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -27,6 +28,12 @@ def print_json(value: object) -> None:
     """Print dataclasses, lists and plain values as JSON on stdout."""
     text = orjson.dumps(value, default=_plain, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
     typer.echo(text.decode())
+
+
+def print_json_line(value: object) -> None:
+    """Print one value as one line of JSON, at once: for programs that wait for it."""
+    typer.echo(orjson.dumps(value, default=_plain).decode())
+    sys.stdout.flush()
 
 
 def _plain(value: object) -> object:
