@@ -1,0 +1,215 @@
+"""What one stage is asked, as recorded: the calls of each execution and what each waits for.
+
+Profiling replays this against the engine model or a live engine. It keeps what decides latency
+at a given load: lengths, shared prefixes, calls issued together, and calls that follow others.
+It must not know how calls are served.
+"""
+
+import math
+import random
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+from scepsy.errors import InputError, MissingError
+from scepsy.model.execution import Call, CallStatus, Endpoint, Execution
+from scepsy.model.workflow import Stage
+
+_MASK = (1 << 63) - 1
+_ODD = 0x9E3779B97F4A7C15
+"""2**64 over the golden ratio: multiples of it spread evenly."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadCall:
+    """One recorded call, to be replayed."""
+
+    prompt_tokens: int
+    output_tokens: int
+    endpoint: Endpoint = Endpoint.CHAT
+    blocks: tuple[int, ...] = ()
+    """Ids of the prompt's full blocks, then of those that prompt and output fill beyond them."""
+    prefix_blocks: int = 0
+    """How many of those are the prompt's."""
+    shared_blocks: int = 0
+    """How many, from the first, were also seen in other executions."""
+    waits_for: tuple[int, ...] = ()
+    """Calls of the same segment (by position) that must have ended before this one starts."""
+    after_s: float = 0.0
+    """From the last of those ends, or from the segment's start where there are none, to the start:
+    time that the execution spent in tools and other stages."""
+
+    def copy_blocks(self, copy: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Prefix and output block ids for one replayed copy of the execution.
+
+        What other executions share keeps its id in all copies; what is the execution's own gets
+        an id of this copy's own, or a second replay would find the first one's prompts cached.
+        """
+        salt = (copy * _ODD) & _MASK
+        shared = self.shared_blocks
+        ids = self.blocks[:shared] + tuple([block ^ salt for block in self.blocks[shared:]])
+        return ids[: self.prefix_blocks], ids[self.prefix_blocks :]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The calls of one recorded execution on one stage, by start."""
+
+    calls: tuple[WorkloadCall, ...]
+    releases: tuple[tuple[int, ...], ...] = field(init=False, repr=False, compare=False)
+    """For each call, the calls that wait for it."""
+
+    def __post_init__(self) -> None:
+        releases: list[list[int]] = [[] for _ in self.calls]
+        for at, call in enumerate(self.calls):
+            for other in call.waits_for:
+                if other >= at:
+                    raise InputError(f"call {at} of a segment waits for a later one, {other}")
+                releases[other].append(at)
+        object.__setattr__(self, "releases", tuple(map(tuple, releases)))
+
+
+class SegmentRun:
+    """One replayed copy of a segment: which calls may start as others end."""
+
+    __slots__ = ("_waiting", "segment")
+
+    def __init__(self, segment: Segment) -> None:
+        self.segment = segment
+        self._waiting = [len(call.waits_for) for call in segment.calls]
+
+    def first(self) -> list[int]:
+        """Calls that wait for none: each starts ``after_s`` after the segment."""
+        return [at for at, count in enumerate(self._waiting) if count == 0]
+
+    def ended(self, call: int) -> list[int]:
+        """Calls whose last awaited call has just ended: each starts ``after_s`` from now."""
+        ready: list[int] = []
+        for other in self.segment.releases[call]:
+            self._waiting[other] -= 1
+            if self._waiting[other] == 0:
+                ready.append(other)
+        return ready
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """All recorded executions of a stage that called it."""
+
+    stage: Stage
+    segments: tuple[Segment, ...]
+
+    @property
+    def calls_per_segment(self) -> float:
+        """Mean calls of an execution that calls the stage at all."""
+        return sum(len(segment.calls) for segment in self.segments) / len(self.segments)
+
+
+def stage_workload(executions: Iterable[Execution], stage: Stage) -> Workload:
+    """The stage's part of recorded executions; calls that failed or were cut off are left out.
+
+    Raises:
+        MissingError: no call of the stage ended well.
+    """
+    recorded = [
+        calls
+        for execution in executions
+        if (calls := [c for c in execution.calls if c.stage == stage and c.status is CallStatus.OK])
+    ]
+    if not recorded:
+        raise MissingError(
+            f"no recorded call of {stage} ended well",
+            hint="record executions of the workflow, or check its name, LLM and role",
+        )
+    seen: Counter[int] = Counter()
+    for calls in recorded:
+        seen.update({block for c in calls for block in (*c.prefix_blocks, *c.output_blocks)})
+    return Workload(stage, tuple(_segment(calls, seen) for calls in recorded))
+
+
+def _segment(calls: list[Call], seen: Counter[int]) -> Segment:
+    """Each call waits for those that had ended at its start and are not waited for already.
+
+    A call of the last group that ended before it began stands for all the earlier ones: it began
+    after they ended. So a burst whose members began together waits for the whole burst before.
+    """
+    call_ends = [max(call.end_s, math.nextafter(call.start_s, math.inf)) for call in calls]
+    by_end = sorted(range(len(calls)), key=call_ends.__getitem__)
+    ends = [call_ends[at] for at in by_end]  # after their own start, so none waits for itself
+    latest_start = list(accumulate((calls[at].start_s for at in by_end), max))
+    workload = []
+    for call in calls:
+        ended = bisect_right(ends, call.start_s)
+        direct = bisect_right(ends, latest_start[ended - 1], 0, ended) if ended else 0
+        waits_for = tuple(sorted(by_end[direct:ended]))
+        since = ends[ended - 1] if ended else calls[0].start_s
+        workload.append(_workload_call(call, waits_for, call.start_s - since, seen))
+    return Segment(tuple(workload))
+
+
+def _workload_call(
+    call: Call, waits_for: tuple[int, ...], after_s: float, seen: Counter[int]
+) -> WorkloadCall:
+    blocks = (*call.prefix_blocks, *call.output_blocks)
+    private = (at for at, block in enumerate(blocks) if seen[block] == 1)
+    return WorkloadCall(
+        prompt_tokens=call.prompt_tokens,
+        output_tokens=call.output_tokens,
+        endpoint=call.endpoint,
+        blocks=blocks,
+        prefix_blocks=len(call.prefix_blocks),
+        shared_blocks=next(private, len(blocks)),
+        waits_for=waits_for,
+        after_s=after_s,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """A Poisson stream of segments that repeats: over one period each has its share of calls.
+
+    The same seed gives the same segments and (but for the rate) the same gaps at every load and
+    on every shape, so that differences between them are not noise.
+    """
+
+    segments: tuple[Segment, ...]
+    """In the order of their arrival."""
+    gaps: tuple[float, ...]
+    """Time before each arrival; 1 in the mean."""
+    calls: int
+    """In one period."""
+
+    def gap_s(self, arrival: int, calls_per_s: float) -> float:
+        """Time before an arrival, counted from 0 over all periods, at an offered load."""
+        return self.gaps[arrival % len(self.gaps)] * self.calls / len(self.gaps) / calls_per_s
+
+    def segment(self, arrival: int) -> Segment:
+        """What arrives."""
+        return self.segments[arrival % len(self.segments)]
+
+
+def poisson_arrivals(workload: Workload, *, min_calls: int, seed: int) -> Arrivals:
+    """A period of at least ``min_calls`` calls in which recorded executions come equally often.
+
+    They come in shuffled rounds; of the last round only as many as are needed, if it is the first.
+    """
+    rng = random.Random(seed)
+    period: list[Segment] = []
+    calls = 0
+    while calls < min_calls:
+        order = list(workload.segments)
+        rng.shuffle(order)
+        counts = list(accumulate((len(segment.calls) for segment in order), initial=calls))
+        if not period:
+            del order[max(_MIN_ARRIVALS, bisect_left(counts, min_calls)) :]
+        period.extend(order)
+        calls += sum(len(segment.calls) for segment in order)
+    gaps = [rng.expovariate(1.0) for _ in period]
+    mean = sum(gaps) / len(gaps)
+    return Arrivals(tuple(period), tuple(gap / mean for gap in gaps), calls)
+
+
+_MIN_ARRIVALS = 20
+"""A period with fewer executions than this is not much of a Poisson stream."""
