@@ -1,0 +1,477 @@
+"""A continuous batching engine in virtual time: what it does when, without computing anything.
+
+The rules are those of vLLM's scheduler. Calls wait first come, first served. Each step computes at
+most ``chunk_tokens``: one token for every call that decodes, then prompt chunks of calls already
+in the batch, then of waiting calls for whose prompts KV blocks are available. A call that comes
+during a step joins the next. When a decode needs a block and none is left, the call that came last
+loses its blocks and waits again, at the head of the queue.
+
+Between two steps that differ in what is in the batch lie runs of pure decode steps. They are taken
+in one go: only their total duration is asked for, and a run is cut where a call comes or goes. The
+result is that of stepping one by one, which the tests check.
+"""
+
+import heapq
+from collections import deque
+from dataclasses import dataclass, field
+
+from scepsy.errors import InputError
+from scepsy.profiles.step_time import EngineSpec
+from scepsy.sim.engine_call import (
+    EngineCall,
+    EngineEvent,
+    EngineStatistics,
+    Finished,
+    FirstToken,
+    Preempted,
+)
+from scepsy.sim.kv_cache import KvCache
+
+__all__ = [
+    "Engine",
+    "EngineCall",
+    "EngineEvent",
+    "EngineStatistics",
+    "Finished",
+    "FirstToken",
+    "Preempted",
+]
+
+_INF = float("inf")
+
+
+@dataclass(slots=True, eq=False)
+class _Sequence:
+    """A call on its way. It decodes when all of ``target_tokens`` are computed."""
+
+    call: EngineCall
+    order: int
+    chain: tuple[int, ...]
+    """Ids of the blocks that prompt and output fill, from the first on."""
+    target_tokens: int
+    """Tokens to compute before the next one can be generated: prompt and, after a preemption,
+    what was generated before it."""
+    computed_tokens: int = 0
+    chunk_tokens: int = 0
+    """Prompt tokens that the step under way computes."""
+    generated_tokens: int = 0
+    """At ``joined_step`` while decoding."""
+    joined_step: int = 0
+    """Step count when the call began to decode; -1 while it does not."""
+    cached_tokens: int = -1
+    """Prefix hit when first scheduled; -1 before that."""
+    held: list[int] = field(default_factory=list)
+    """Ids of the cached blocks that it holds; its other blocks are private."""
+    registered: int = 0
+    """Ids of the chain that were offered for sharing so far."""
+    cancelled: bool = False
+
+    def __post_init__(self) -> None:
+        self.joined_step = -1
+
+
+class Engine:
+    """One replica. Calls go in with their instants, events come out with theirs.
+
+    Instants are seconds on the caller's clock and must not run back. What a call did by the
+    instant last advanced to does not depend on how often the engine was advanced before.
+    """
+
+    def __init__(self, spec: EngineSpec) -> None:
+        self.spec = spec
+        self._times = spec.times
+        self._block_tokens = spec.block_tokens
+        self._max_seqs = min(spec.max_seqs, spec.chunk_tokens)  # every decode must fit in a step
+        self._cache = KvCache(spec.kv_blocks)
+        self._calls: dict[str, _Sequence] = {}
+        self._waiting: deque[_Sequence] = deque()
+        self._running: dict[str, _Sequence] = {}  # sorted by arrival, as admission is in order
+        self._prefilling: list[_Sequence] = []
+        self._cancelled: list[_Sequence] = []
+        self._events: list[EngineEvent] = []
+        # Decoding calls, in aggregate
+        self._decodes = 0
+        self._decode_context_tokens = 0
+        self._ends: list[tuple[int, int, _Sequence]] = []  # heap of (step count at end, order, _)
+        self._due_blocks = [0] * spec.block_tokens  # by step count % block_tokens
+        # The step, or run of decode steps, under way
+        self._now_s = -_INF
+        self._start_s = -_INF
+        self._end_s = _INF  # infinite: idle
+        self._run_steps = 0
+        self._budget_tokens = 0
+        self._prefill_tokens = 0
+        self._prefill_context_tokens = 0
+        self._admitting = True
+        # Totals
+        self._steps = 0
+        self._arrivals = 0
+        self._prompt_tokens = 0
+        self._hit_tokens = 0
+        self._generated_tokens = 0
+        self._preemptions = 0
+
+    # ---- Interface
+
+    def submit(self, now_s: float, call: EngineCall) -> None:
+        """Let a call arrive.
+
+        Raises:
+            InputError: its id is in use, it can never fit the KV cache, or time ran back.
+        """
+        if call.id in self._calls:
+            raise InputError(f"call {call.id} is in the engine already")
+        needed = self._blocks(call.prompt_tokens + max(0, call.output_tokens - 1))
+        if needed > self._cache.blocks:
+            raise InputError(
+                f"call {call.id} needs {needed} KV blocks of {self._block_tokens} tokens, "
+                f"the engine has {self._cache.blocks}",
+                hint="shorten the prompt or the answer, or give the engine more GPU memory",
+            )
+        self._run_to(now_s)
+        chain = call.prefix_blocks + call.output_blocks
+        sequence = _Sequence(call, self._arrivals, chain, call.prompt_tokens)
+        self._arrivals += 1
+        self._calls[call.id] = sequence
+        self._waiting.append(sequence)
+        if self._end_s == _INF:
+            self._begin(now_s)
+        elif self._start_s == now_s:  # a step has just begun: the call is in time for it
+            self._admit()
+            self._set_end()
+        elif len(self._waiting) == 1 and len(self._running) < self._max_seqs:
+            self._cut(now_s)
+        # Otherwise an earlier call waits: it cut the run, or can't join before a call ends.
+
+    def cancel(self, now_s: float, call_id: str) -> None:
+        """Withdraw a call: no more events, and it leaves the batch when the step under way ends.
+
+        Too late is not an error: nothing happens when the call is not in the engine.
+        """
+        self._run_to(now_s)
+        sequence = self._calls.pop(call_id, None)
+        if sequence is None:
+            return
+        self._cut(now_s)
+        if call_id in self._running:
+            sequence.cancelled = True
+            self._cancelled.append(sequence)
+        else:
+            self._waiting.remove(sequence)
+        self._cut(now_s)  # again, in case the first cut began a new run at this very instant
+
+    def next_event_s(self) -> float:
+        """An instant (s) before which nothing observable happens; infinite when idle.
+
+        Usually the next first token or end of a call. Where it only ends a step, nothing comes of
+        advancing to it, and the next answer is later.
+        """
+        return self._events[0].at_s if self._events else self._end_s
+
+    def advance(self, now_s: float) -> list[EngineEvent]:
+        """Run up to and including ``now_s``; give what happened since last time, in time order."""
+        self._run_to(now_s)
+        events, self._events = self._events, []
+        return events
+
+    def generated_tokens(self, call_id: str) -> int:
+        """Output tokens that a call in the engine has by the instant last advanced to.
+
+        Raises:
+            InputError: there is no such call, or it has ended.
+        """
+        sequence = self._calls.get(call_id)
+        if sequence is None:
+            raise InputError(f"call {call_id} is not in the engine")
+        done = self._generated(sequence)
+        return done if sequence.joined_step < 0 else done + self._whole_steps(self._now_s)
+
+    def statistics(self) -> EngineStatistics:
+        """State by the instant last advanced to."""
+        done = 0 if self._end_s == _INF else self._whole_steps(self._now_s)
+        begun = min(done + 1, self._run_steps)
+        return EngineStatistics(
+            running=len(self._running),
+            waiting=len(self._waiting),
+            kv_used_blocks=self._cache.used_blocks + self._due(1, begun),
+            kv_blocks=self._cache.blocks,
+            prompt_tokens=self._prompt_tokens,
+            cached_tokens=self._hit_tokens,
+            generated_tokens=self._generated_tokens + self._decodes * done,
+            preemptions=self._preemptions,
+            steps=self._steps + done,
+        )
+
+    # ---- Time
+
+    def _run_to(self, now_s: float) -> None:
+        if now_s < self._now_s:
+            raise InputError(f"time ran back from {self._now_s} s to {now_s} s")
+        self._now_s = now_s
+        while self._end_s <= now_s:
+            self._complete()
+
+    def _complete(self) -> None:
+        """End the run under way, and begin the next step at that instant."""
+        at_s, steps = self._end_s, self._run_steps
+        self._cache.take(self._due(1, steps))
+        self._steps += steps
+        self._decode_context_tokens += self._decodes * steps
+        self._generated_tokens += self._decodes * steps
+        ended = self._take_ended()
+        if self._prefill_tokens:
+            ended += self._finish_prefills(at_s)
+        for sequence in self._cancelled:
+            self._release(sequence)
+        self._cancelled.clear()
+        for sequence in ended:
+            if not sequence.cancelled:
+                self._release(sequence)
+                del self._calls[sequence.call.id]
+                call = sequence.call
+                self._events.append(
+                    Finished(at_s, call.id, call.output_tokens, sequence.cached_tokens)
+                )
+        self._begin(at_s)
+
+    def _begin(self, at_s: float) -> None:
+        """Decide what the next step computes."""
+        self._start_s = at_s
+        self._admitting = not self._make_room(at_s)  # as vLLM: not in a step that preempted
+        self._cache.take(self._due_blocks[self._steps % self._block_tokens])
+        self._budget_tokens = self.spec.chunk_tokens - self._decodes
+        self._prefill_tokens = self._prefill_context_tokens = 0
+        for sequence in self._prefilling:
+            self._schedule_chunk(sequence)
+        self._admit()
+        self._set_end()
+
+    def _set_end(self) -> None:
+        """Find when the step ends, or the run of steps in which the batch stays as it is."""
+        self._run_steps = 1
+        if self._prefill_tokens:
+            self._end_s = self._start_s + self._times.step_s(
+                prefill_tokens=self._prefill_tokens,
+                prefill_context_tokens=self._prefill_context_tokens,
+                decodes=self._decodes,
+                decode_context_tokens=self._decode_context_tokens,
+            )
+        elif self._decodes:
+            if self._admitting or not self._waiting:
+                self._run_steps = self._steps_with_room(self._first_end() - self._steps)
+            self._end_s = self._start_s + self._run_s(self._run_steps)
+        else:
+            self._run_steps = 0
+            self._end_s = _INF
+
+    def _run_s(self, steps: int) -> float:
+        return self._times.decode_run_s(
+            decodes=self._decodes, decode_context_tokens=self._decode_context_tokens, steps=steps
+        )
+
+    def _whole_steps(self, now_s: float) -> int:
+        """Steps of the run under way that have ended by ``now_s``."""
+        if now_s >= self._end_s:
+            return self._run_steps
+        if self._run_steps == 1:
+            return 0
+        low, high = 0, self._run_steps
+        low_s, high_s = self._start_s, self._end_s
+        while high - low > 1:  # step times change slowly: guess linearly, then look next to it
+            guess = low + int((high - low) * (now_s - low_s) / (high_s - low_s))
+            for steps in (guess, guess + 1):
+                if low < steps < high:
+                    end_s = self._start_s + self._run_s(steps)
+                    if end_s <= now_s:
+                        low, low_s = steps, end_s
+                    else:
+                        high, high_s = steps, end_s
+        return low
+
+    def _cut(self, now_s: float) -> None:
+        """Let the run under way end with the step under way, so that the batch can change."""
+        if self._run_steps <= 1:
+            return
+        done = self._whole_steps(now_s)
+        end_s = self._start_s + self._run_s(done)
+        if done and end_s == now_s:
+            self._run_steps, self._end_s = done, now_s
+            self._complete()
+        elif done + 1 < self._run_steps:
+            self._run_steps, self._end_s = done + 1, self._start_s + self._run_s(done + 1)
+
+    # ---- Batch
+
+    def _admit(self) -> None:
+        while (
+            self._waiting
+            and self._admitting
+            and self._budget_tokens
+            and len(self._running) < self._max_seqs
+        ):
+            sequence = self._waiting[0]
+            target = sequence.target_tokens
+            reusable = sequence.chain[: (target - 1) // self._block_tokens]
+            hits = self._cache.hold(reusable, self._blocks(target))
+            if hits is None:
+                return
+            self._waiting.popleft()
+            sequence.held = list(reusable[:hits])
+            sequence.registered = hits
+            sequence.computed_tokens = hits * self._block_tokens
+            if sequence.cached_tokens < 0:
+                sequence.cached_tokens = sequence.computed_tokens
+                self._prompt_tokens += sequence.call.prompt_tokens
+                self._hit_tokens += sequence.cached_tokens
+            self._running[sequence.call.id] = sequence
+            self._prefilling.append(sequence)
+            self._schedule_chunk(sequence)
+
+    def _schedule_chunk(self, sequence: _Sequence) -> None:
+        computed = sequence.computed_tokens
+        chunk = min(sequence.target_tokens - computed, self._budget_tokens)
+        sequence.chunk_tokens = chunk
+        if not chunk:
+            return
+        self._budget_tokens -= chunk
+        self._prefill_tokens += chunk
+        self._prefill_context_tokens += computed
+        # As in vLLM, calls scheduled from now on, even in this step, can share these blocks.
+        full = (computed + chunk) // self._block_tokens
+        fresh = sequence.chain[sequence.registered : full]
+        if fresh:
+            sequence.held += self._cache.share(fresh)
+            sequence.registered += len(fresh)
+
+    def _finish_prefills(self, at_s: float) -> list[_Sequence]:
+        """Count the chunks of the step that ends; give the calls that end with their prefill."""
+        ended: list[_Sequence] = []
+        unfinished: list[_Sequence] = []
+        for sequence in self._prefilling:
+            sequence.computed_tokens += sequence.chunk_tokens
+            if sequence.computed_tokens < sequence.target_tokens:
+                unfinished.append(sequence)
+            elif sequence.call.output_tokens == 0:
+                ended.append(sequence)
+            else:
+                self._generated_tokens += 1
+                sequence.generated_tokens += 1
+                if sequence.generated_tokens == 1 and not sequence.cancelled:
+                    self._events.append(FirstToken(at_s, sequence.call.id, sequence.cached_tokens))
+                if sequence.generated_tokens == sequence.call.output_tokens:
+                    ended.append(sequence)
+                else:
+                    self._join_decodes(sequence)
+        self._prefilling = unfinished
+        return ended
+
+    def _join_decodes(self, sequence: _Sequence) -> None:
+        sequence.joined_step = self._steps
+        self._decodes += 1
+        self._decode_context_tokens += self._kv_tokens(sequence)
+        self._due_blocks[self._block_due(sequence)] += 1
+        left = sequence.call.output_tokens - sequence.generated_tokens
+        heapq.heappush(self._ends, (self._steps + left, sequence.order, sequence))
+
+    def _leave_decodes(self, sequence: _Sequence) -> None:
+        self._decodes -= 1
+        self._decode_context_tokens -= self._kv_tokens(sequence)
+        self._due_blocks[self._block_due(sequence)] -= 1
+        sequence.generated_tokens = self._generated(sequence)
+        sequence.joined_step = -1
+
+    def _first_end(self) -> int:
+        """Step count at which the first of the decoding calls ends."""
+        ends = self._ends
+        while True:
+            step, _, sequence = ends[0]
+            if sequence.joined_step >= 0 and step == self._end_step(sequence):
+                return step
+            heapq.heappop(ends)  # it was preempted or cancelled
+
+    def _take_ended(self) -> list[_Sequence]:
+        """Decoding calls that end with the step that was just counted, by arrival."""
+        ended: list[_Sequence] = []
+        while self._ends and self._ends[0][0] <= self._steps:
+            step, _, sequence = heapq.heappop(self._ends)
+            if sequence.joined_step >= 0 and step == self._end_step(sequence):
+                ended.append(sequence)
+        return ended
+
+    def _make_room(self, at_s: float) -> bool:
+        """Preempt until there is a block for each decode that needs one; say if any was."""
+        slot = self._steps % self._block_tokens
+        preempted = False
+        while self._due_blocks[slot] > self._cache.available_blocks:
+            preempted = True
+            sequence = self._running[next(reversed(self._running))]
+            self._release(sequence)
+            sequence.target_tokens = sequence.call.prompt_tokens + sequence.generated_tokens
+            sequence.computed_tokens = sequence.registered = 0
+            self._waiting.appendleft(sequence)
+            self._preemptions += 1
+            self._events.append(Preempted(at_s, sequence.call.id))
+        return preempted
+
+    def _release(self, sequence: _Sequence) -> None:
+        """Take a call out of the batch; what it computed stays cached."""
+        if sequence.joined_step >= 0:
+            self._leave_decodes(sequence)
+        elif sequence in self._prefilling:
+            self._prefilling.remove(sequence)
+        del self._running[sequence.call.id]
+        tokens = self._kv_tokens(sequence)
+        blocks = self._blocks(max(tokens, sequence.target_tokens))
+        cacheable = sequence.chain[sequence.registered : tokens // self._block_tokens]
+        self._cache.release(sequence.held, blocks - len(sequence.held), cacheable)
+        sequence.held = []
+
+    # ---- Quantities of a call
+
+    def _blocks(self, tokens: int) -> int:
+        return -(-tokens // self._block_tokens)
+
+    def _generated(self, sequence: _Sequence) -> int:
+        """Output tokens by the end of the last step that was counted."""
+        if sequence.joined_step < 0:
+            return sequence.generated_tokens
+        return sequence.generated_tokens + self._steps - sequence.joined_step
+
+    def _kv_tokens(self, sequence: _Sequence) -> int:
+        """Tokens in KV. The last generated one is not: the next step computes it."""
+        generated = self._generated(sequence)
+        if sequence.computed_tokens < sequence.target_tokens or not generated:
+            return sequence.computed_tokens
+        return sequence.call.prompt_tokens + generated - 1
+
+    def _end_step(self, sequence: _Sequence) -> int:
+        return sequence.joined_step + sequence.call.output_tokens - sequence.generated_tokens
+
+    # ---- Blocks that decoding calls will need
+
+    def _block_due(self, sequence: _Sequence) -> int:
+        """Step count, modulo block size, at which a decoding call needs its next block."""
+        tokens = sequence.call.prompt_tokens + sequence.generated_tokens
+        return (sequence.joined_step + 1 - tokens) % self._block_tokens
+
+    def _due(self, first: int, end: int) -> int:
+        """Blocks that the steps [first, end) of the run under way need."""
+        if end <= first or not self._decodes:
+            return 0
+        cycles, rest = divmod(end - first, self._block_tokens)
+        due, size = self._due_blocks, self._block_tokens
+        start = self._steps + first
+        return cycles * self._decodes + sum(due[(start + i) % size] for i in range(rest))
+
+    def _steps_with_room(self, steps: int) -> int:
+        """Decode steps, at most ``steps``, until blocks run out; the first has its blocks."""
+        room = self._cache.available_blocks
+        size = self._block_tokens
+        if self._decodes * (steps // size + 1) <= room:
+            return steps
+        cycles, room = divmod(room, self._decodes)
+        fit = 1 + cycles * size
+        while fit < steps and self._due_blocks[(self._steps + fit) % size] <= room:
+            room -= self._due_blocks[(self._steps + fit) % size]
+            fit += 1
+        return min(fit, steps)
