@@ -1,0 +1,64 @@
+from pathlib import Path
+
+from scepsy.deploy.local import GatewayOptions, gateway_arguments
+from scepsy.deploy.render import emulated_engines
+from scepsy.model.cluster import GpuType, GpuTypeName, regular_cluster
+from scepsy.model.execution import ReplicaName
+from scepsy.model.plan import Allocation, PlacedReplica, Placement, Plan, Prediction, ReplicaGroup
+from scepsy.model.workflow import LlmName
+
+H100 = GpuType(name=GpuTypeName("h100"), memory_bytes=80 * 1024**3)
+
+
+def plan() -> Plan:
+    cluster = regular_cluster(H100, nodes=1, gpus_per_node=2)
+    both = tuple(gpu.id for gpu in cluster.gpus)
+    big, small = LlmName("big"), LlmName("small")
+    groups = (
+        ReplicaGroup(llm=big, gpu_type=H100.name, tensor_parallel=2, gpu_fraction=0.7),
+        ReplicaGroup(
+            llm=small, gpu_type=H100.name, tensor_parallel=1, replicas=2, gpu_fraction=0.3
+        ),
+    )
+    placed = (
+        PlacedReplica(ReplicaName("big-0"), big, both, 0.7),
+        PlacedReplica(ReplicaName("small-0"), small, both[:1], 0.3),
+        PlacedReplica(ReplicaName("small-1"), small, both[1:], 0.3),
+    )
+    return Plan(
+        cluster=cluster,
+        rates=(),
+        slo=None,
+        allocation=Allocation(groups),
+        placement=Placement(placed),
+        prediction=Prediction("pipeline", ()),
+    )
+
+
+def test_each_replica_becomes_one_engine_of_its_shape() -> None:
+    commands = emulated_engines(plan(), speedup=4, scripts=(Path("a.py"),))
+    assert [command.replica for command in commands] == ["big-0", "small-0", "small-1"]
+    assert commands[0].arguments == (
+        "engine",
+        "--model=big",
+        "--gpu=h100",
+        "--tp=2",
+        "--gpu-fraction=0.7",
+        "--speedup=4",
+        "--port=0",
+        "--script=a.py",
+    )
+    assert "--tp=1" in commands[1].arguments
+    assert "--gpu-fraction=0.3" in commands[1].arguments
+
+
+def test_the_gateway_gets_every_replica_and_stays_on_loopback() -> None:
+    arguments = gateway_arguments(
+        [("big", "http://127.0.0.1:1"), ("small", "http://127.0.0.1:2")],
+        GatewayOptions(speedup=4, port=0, record=Path("t.db")),
+    )
+    assert "--replica=big=http://127.0.0.1:1" in arguments
+    assert "--replica=small=http://127.0.0.1:2" in arguments
+    assert "--host=127.0.0.1" in arguments
+    assert "--record=t.db" in arguments
+    assert not any(a.startswith("--record") for a in gateway_arguments([], GatewayOptions()))
