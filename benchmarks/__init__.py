@@ -1,0 +1,1 @@
+"""Benchmarks: one file each, one JSON line each, comparable on one machine only."""
