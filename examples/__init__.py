@@ -1,0 +1,1 @@
+"""Workflows that call several LLMs, for any endpoint that speaks the OpenAI API."""
