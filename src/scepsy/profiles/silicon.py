@@ -1,0 +1,278 @@
+"""What a replica can do, from published silicon data: step times and room for KV.
+
+``docs/concepts/step-times.md`` says where the figures come from and how good they are. In short,
+a step that computes n prompt tokens beside one token for each of b calls takes
+
+    prefill(n, cached) + decode(b, context) - shared(n, b)
+
+where the first two are tables, and what they share is the pass over the weights: with ``base(x)``
+the least time that a step over x tokens takes, ``shared = base(n) + base(b) - base(n + b)``.
+
+``base`` is convex, and both tables are made to never fall, which is why the sum never falls
+either: more of anything never makes a step faster.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from functools import cache
+from itertools import pairwise
+
+from scepsy.errors import InfeasibleError, InputError, MissingError
+from scepsy.model.execution import BLOCK_TOKENS
+from scepsy.model.provenance import worst
+from scepsy.profiles.catalog import LlmSpec, find_gpu_type, find_llm
+from scepsy.profiles.gpu_fraction import decode_slowdown, fraction_provenance, prefill_slowdown
+from scepsy.profiles.step_table import StepTable, published_tables
+from scepsy.profiles.step_time import EngineSpec
+from scepsy.units import GIB, format_bytes
+
+MEMORY_UTILIZATION = 0.92
+"""Part of its GPU memory that an engine takes: vLLM's default ``gpu_memory_utilization``."""
+OVERHEAD_BYTES = 2 * GIB
+"""CUDA context, CUDA graphs and activations on each GPU. Assumed; vLLM takes 1 to 3 GiB."""
+MIN_KV_TOKENS = 4096
+"""KV tokens that a replica must have room for to be worth starting."""
+
+_CONTEXT_STEPS_PER_OCTAVE = 2
+
+
+class TableStepTimes:
+    """Step times interpolated in a step table, on a share of each GPU. See ``StepTimes``."""
+
+    def __init__(
+        self, table: StepTable, *, tensor_parallel: int = 1, gpu_fraction: float = 1.0
+    ) -> None:
+        slower = prefill_slowdown(gpu_fraction, tensor_parallel=tensor_parallel)
+        self._new_tokens = list(table.new_tokens)
+        self._cached_tokens = list(table.cached_tokens)
+        self._prefill_s = _never_falling([[slower * s for s in row] for row in table.prefill_s])
+        self._decodes = list(table.decodes)
+        self._contexts = _context_grid(table)
+        self._decode_s = _never_falling(
+            [
+                _decode_row(
+                    table,
+                    row,
+                    self._contexts,
+                    decode_slowdown(gpu_fraction, tensor_parallel=tensor_parallel, decodes=decodes),
+                )
+                for row, decodes in enumerate(table.decodes)
+            ]
+        )
+        self._base = _Line(
+            _lower_hull(
+                [(n, row[0]) for n, row in zip(self._new_tokens, self._prefill_s, strict=True)]
+                + [(b, row[0]) for b, row in zip(self._decodes, self._decode_s, strict=True)]
+            )
+        )
+        self._decode_lines: dict[int, _Line] = {}
+
+    def step_s(
+        self,
+        *,
+        prefill_tokens: int,
+        prefill_context_tokens: int,
+        decodes: int,
+        decode_context_tokens: int,
+    ) -> float:
+        """Seconds of one step."""
+        if decodes <= 0:
+            return self._prefill(prefill_tokens, prefill_context_tokens) if prefill_tokens else 0.0
+        decode_s = self._decode_line(decodes).at(decode_context_tokens)
+        if prefill_tokens <= 0:
+            return decode_s
+        base = self._base.at
+        shared_s = base(prefill_tokens) + base(decodes) - base(prefill_tokens + decodes)
+        prefill_s = self._prefill(prefill_tokens, prefill_context_tokens)
+        return prefill_s + decode_s - max(0.0, shared_s)
+
+    def decode_run_s(self, *, decodes: int, decode_context_tokens: int, steps: int) -> float:
+        """Seconds of ``steps`` pure decode steps in a row, each context growing by 1 token.
+
+        The sum over the steps is the integral over their contexts from half a step before the
+        first to half a step after the last: exact where step times grow linearly.
+        """
+        if decodes <= 0 or steps <= 0:
+            return 0.0
+        line = self._decode_line(decodes)
+        first = decode_context_tokens - decodes / 2
+        return (line.integral(first + steps * decodes) - line.integral(first)) / decodes
+
+    def _prefill(self, new_tokens: int, cached_tokens: int) -> float:
+        """Bilinear in the table; the outermost cells continue beyond it."""
+        rows, columns = self._new_tokens, self._cached_tokens
+        i = min(max(bisect_right(rows, new_tokens), 1), len(rows) - 1)
+        j = min(max(bisect_right(columns, cached_tokens), 1), len(columns) - 1)
+        left = columns[j - 1]
+        across = (cached_tokens - left) / (columns[j] - left)
+        low, high = self._prefill_s[i - 1], self._prefill_s[i]
+        low_s = low[j - 1] + across * (low[j] - low[j - 1])
+        high_s = high[j - 1] + across * (high[j] - high[j - 1])
+        top = rows[i - 1]
+        return low_s + (new_tokens - top) / (rows[i] - top) * (high_s - low_s)
+
+    def _decode_line(self, decodes: int) -> "_Line":
+        """Time of a decode step of that many calls against their summed context. Remembered."""
+        line = self._decode_lines.get(decodes)
+        if line is None:
+            rows = self._decodes
+            i = min(max(bisect_right(rows, decodes), 1), len(rows) - 1)
+            down = (decodes - rows[i - 1]) / (rows[i] - rows[i - 1])
+            low, high = self._decode_s[i - 1], self._decode_s[i]
+            values = [a + down * (b - a) for a, b in zip(low, high, strict=True)]
+            line = _Line(list(zip(self._contexts, values, strict=True)))
+            self._decode_lines[decodes] = line
+        return line
+
+
+class _Line:
+    """A piecewise linear function, and its integral; the outermost pieces continue."""
+
+    __slots__ = ("_areas", "_slopes", "_values", "_xs")
+
+    def __init__(self, points: Sequence[tuple[float, float]]) -> None:
+        pairs = list(pairwise(points))
+        self._xs = [x for x, _ in points[1:-1]]
+        """Where one piece ends and the next begins."""
+        self._values = [(x, y) for x, y in points]
+        self._slopes = [(y1 - y0) / (x1 - x0) for (x0, y0), (x1, y1) in pairs]
+        self._areas = [0.0]
+        for (x0, y0), (x1, y1) in pairs:
+            self._areas.append(self._areas[-1] + (x1 - x0) * (y0 + y1) / 2)
+
+    def at(self, x: float) -> float:
+        """Value at x."""
+        i = bisect_right(self._xs, x)
+        x0, y0 = self._values[i]
+        return y0 + (x - x0) * self._slopes[i]
+
+    def integral(self, x: float) -> float:
+        """Area from the first point to x."""
+        i = bisect_right(self._xs, x)
+        x0, y0 = self._values[i]
+        return self._areas[i] + (x - x0) * (y0 + (x - x0) * self._slopes[i] / 2)
+
+
+def _context_grid(table: StepTable) -> list[int]:
+    """Summed contexts at which decode times are kept: 0, then half octaves over the table."""
+    low = table.decodes[0] * table.context_tokens[0]
+    high = table.decodes[-1] * table.context_tokens[-1]
+    grid, step = [0], 0
+    while grid[-1] < high:
+        grid.append(round(low * 2 ** (step / _CONTEXT_STEPS_PER_OCTAVE)))
+        step += 1
+    return grid
+
+
+def _decode_row(
+    table: StepTable, row: int, contexts: Sequence[int], slowdown: float
+) -> list[float]:
+    """Times of a table's row at summed contexts; below its first context, that of the first."""
+    line = _Line(list(zip(table.context_tokens, table.decode_s[row], strict=True)))
+    decodes, shortest = table.decodes[row], table.context_tokens[0]
+    return [slowdown * line.at(max(context / decodes, shortest)) for context in contexts]
+
+
+def _never_falling(rows: list[list[float]]) -> list[list[float]]:
+    """Lower each value to the least of those at no smaller row and column.
+
+    Measured tables fall here and there by some per cent. To lower the larger one keeps a long
+    extrapolation at small batches from raising what was measured at large ones.
+    """
+    fixed = [list(row) for row in rows]
+    for i in reversed(range(len(fixed))):
+        for j in reversed(range(len(fixed[i]))):
+            if i + 1 < len(fixed):
+                fixed[i][j] = min(fixed[i][j], fixed[i + 1][j])
+            if j + 1 < len(fixed[i]):
+                fixed[i][j] = min(fixed[i][j], fixed[i][j + 1])
+    return fixed
+
+
+def _lower_hull(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """The greatest convex function under the points, as its corners by x."""
+    hull: list[tuple[int, float]] = []
+    for x, y in sorted(points):
+        if hull and hull[-1][0] == x:
+            continue  # sorted by y too, so the lower one came first
+        while len(hull) > 1:
+            (x0, y0), (x1, y1) = hull[-2:]
+            if (y1 - y0) * (x - x0) < (y - y0) * (x1 - x0):
+                break
+            hull.pop()
+        hull.append((x, y))
+    return hull
+
+
+@cache
+def engine_spec(
+    llm: str, gpu_type: str, *, tensor_parallel: int, gpu_fraction: float = 1.0
+) -> EngineSpec:
+    """All that the engine model needs to know of one replica on published silicon.
+
+    Args:
+        llm: a name that ``find_llm`` knows.
+        gpu_type: a name that ``find_gpu_type`` knows.
+        tensor_parallel: one of ``tensor_parallels(llm, gpu_type)``.
+        gpu_fraction: part of each GPU, compute and memory, in (0, 1].
+
+    Raises:
+        UnknownNameError: no such LLM or GPU type.
+        InputError: the fraction is not in (0, 1].
+        MissingError: no step times are published for this LLM, GPU type and degree.
+        InfeasibleError: weights, overhead and KV for ``MIN_KV_TOKENS`` do not fit.
+    """
+    spec, gpu = find_llm(llm), find_gpu_type(gpu_type)
+    if not 0 < gpu_fraction <= 1:
+        raise InputError(f"gpu_fraction {gpu_fraction} is not in (0, 1]")
+    table = _table(spec, gpu.name, tensor_parallel)
+    kv_bytes = _kv_bytes(spec, gpu.memory_bytes, tensor_parallel, gpu_fraction)
+    token_bytes = spec.replica_kv_bytes_per_token(tensor_parallel)
+    if (short_bytes := MIN_KV_TOKENS * token_bytes - kv_bytes) > 0:
+        raise InfeasibleError(
+            f"{spec.name} at tensor parallel {tensor_parallel} does not fit on {gpu_fraction:g} "
+            f"of each {gpu.name}: {format_bytes(short_bytes / tensor_parallel)} short on each",
+            hint="take a larger fraction, a higher tensor parallel degree or a larger GPU",
+        )
+    source = table.source if spec.table == spec.hf_name else f"{table.source}, of {spec.table}"
+    if gpu_fraction < 1:
+        source += ", GPU share by a fit to MuxServe's A100 measurements"
+    return EngineSpec(
+        times=TableStepTimes(table, tensor_parallel=tensor_parallel, gpu_fraction=gpu_fraction),
+        kv_blocks=int(kv_bytes // (token_bytes * BLOCK_TOKENS)),
+        provenance=worst((table.provenance, spec.provenance, fraction_provenance(gpu_fraction))),
+        source=source,
+    )
+
+
+def tensor_parallels(llm: str, gpu_type: str) -> tuple[int, ...]:
+    """Tensor parallel degrees at which an LLM is published for a GPU type and fits, rising.
+
+    Raises:
+        UnknownNameError: no such LLM or GPU type.
+    """
+    spec, gpu = find_llm(llm), find_gpu_type(gpu_type)
+    return tuple(
+        degree
+        for degree in published_tables(gpu.name).tensor_parallels(spec.table)
+        if _kv_bytes(spec, gpu.memory_bytes, degree, 1.0)
+        >= MIN_KV_TOKENS * spec.replica_kv_bytes_per_token(degree)
+    )
+
+
+def _kv_bytes(spec: LlmSpec, memory_bytes: int, tensor_parallel: int, gpu_fraction: float) -> float:
+    """Memory left for KV over all GPUs of a replica; negative where not even weights fit."""
+    each_bytes = gpu_fraction * memory_bytes * MEMORY_UTILIZATION - OVERHEAD_BYTES
+    return tensor_parallel * each_bytes - spec.weight_bytes
+
+
+def _table(spec: LlmSpec, gpu_type: str, tensor_parallel: int) -> StepTable:
+    published = published_tables(gpu_type)
+    table = published.tables.get((spec.table, tensor_parallel))
+    if table is None:
+        known = ", ".join(map(str, published.tensor_parallels(spec.table)))
+        raise MissingError(
+            f"no step times of {spec.name} at tensor parallel {tensor_parallel} on {gpu_type}",
+            hint=f"published degrees: {known}" if known else "take another GPU type",
+        )
+    return table
