@@ -1,1 +1,1 @@
-"""Readers of trace files: one format a module."""
+"""Readers: one file format a module, each turning lines or rows into calls."""
