@@ -19,8 +19,20 @@ class WorkflowRate:
     rate_per_s: float
 
     def __post_init__(self) -> None:
-        if not self.rate_per_s > 0:
+        if not 0 < self.rate_per_s < float("inf"):
             raise InputError(f"{self.workflow}: the rate must be > 0 per second")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowWeight:
+    """How much a second of a workflow's mean latency counts against one of another's."""
+
+    workflow: WorkflowName
+    weight: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < float("inf"):
+            raise InputError(f"{self.workflow}: the weight must be > 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,3 +168,10 @@ class Plan:
     prediction: Prediction
     route: str = "least-loaded"
     """Name of the routing policy that the gateway runs."""
+    objective_s: float | None = None
+    """Weighted mean execution latency that is predicted; None where no search was made."""
+    bound_s: float | None = None
+    """The least that any allocation within the GPUs could have, placeable and within the SLO or
+    not, by the same prediction; None where no search was made."""
+    passed_over: int = 0
+    """Better allocations that could not be placed, or missed the SLO."""
