@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from scepsy.errors import InputError, MissingError, StoreError
+from scepsy.errors import InputError, MissingError, StoreError, UnknownNameError
 from scepsy.model.execution import Call, CallId, Execution, ExecutionId
 from scepsy.model.workflow import LlmName, Stage, WorkflowName
 from scepsy.traces.blocks import common_prefix
@@ -90,7 +90,7 @@ class SqliteTraceStore:
         if not create and not path.exists():
             raise MissingError(
                 f"there is no trace store at {path}",
-                hint="record executions with `scepsy gateway --record`, or import a trace file "
+                hint="record executions through `scepsy gateway`, or import a trace file "
                 "with `scepsy traces import`",
             )
         try:
@@ -155,6 +155,26 @@ class SqliteTraceStore:
                 )
                 for workflow, executions, calls, first_s, last_s in rows
             )
+
+    def select(self, workflow: WorkflowName | None = None) -> tuple[WorkflowSummary, ...]:
+        """What the store holds of one workflow, or of all: at least one.
+
+        Raises:
+            MissingError: the store is empty.
+            UnknownNameError: it has no workflow of that name.
+        """
+        found = self.workflows()
+        if not found:
+            raise MissingError(
+                f"{self.path} has no executions",
+                hint="record some through `scepsy gateway`, or import a trace file with "
+                "`scepsy traces import`",
+            )
+        if workflow is None:
+            return found
+        if chosen := tuple(summary for summary in found if summary.workflow == workflow):
+            return chosen
+        raise UnknownNameError("workflow", workflow, [summary.workflow for summary in found])
 
     def executions(
         self, workflow: WorkflowName | None = None, *, with_blocks: bool = True
