@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from scepsy import __version__
-from scepsy.cli import deploy
+from scepsy.cli import demand, deploy, traces
 from scepsy.cli.output import err, fail
 from scepsy.errors import ScepsyError
 
@@ -20,6 +20,8 @@ app = typer.Typer(
 )
 
 
+app.command()(demand.demand)
+app.add_typer(traces.app, name="traces")
 app.add_typer(deploy.app, name="deploy")
 
 
