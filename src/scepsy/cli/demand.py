@@ -67,7 +67,7 @@ def _row(stage: "StageDemand") -> tuple[str, ...]:
     calls = stage.calls
     return (
         stage.stage.label,
-        f"{calls.mean:.4g} ({calls.p5:.3g}-{calls.p95:.3g})",
+        f"{calls.mean:.2f} ({calls.p5:.3g}-{calls.p95:.3g})",
         f"{stage.fan_out:.2f}",
         _share(stage.time_share),
         "-" if stage.output_share is None else _short(stage.output_share),

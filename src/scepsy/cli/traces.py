@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
-from scepsy.cli.output import JsonOption, out, print_json, print_table, progress, say
+from scepsy.cli.output import JsonOption, print_json, print_table, progress, say
 
 if TYPE_CHECKING:
     from scepsy.model.execution import Call, Execution
@@ -140,7 +141,7 @@ def import_traces(
             done_bytes += path.stat().st_size
     _print_reports(reports, as_json=as_json)
     for refused in unusable[:-1]:
-        say(f"error: {refused}")
+        say(escape(f"error: {refused}"))
     if unusable:
         raise unusable[-1]
 
@@ -175,7 +176,7 @@ def export(
         file_bytes = to.stat().st_size
         print_json({"path": to, "executions": executions, "calls": calls, "bytes": file_bytes})
     else:
-        say(f"{calls} calls of {executions} executions written to {to}")
+        say(escape(f"{calls} calls of {executions} executions written to {to}"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,12 +238,12 @@ def _show(execution: "Execution", shape: "Structure") -> None:
         ("stage", "start s", "first token s", "end s", "prompt", "cached", "output", "status", ""),
         [_call_row(call, origin_s, call.id in critical) for call in execution.calls],
     )
-    out.print()
+    typer.echo()
     width = max(len(stage.stage.label) for stage in shape.stages)
     for stage in shape.stages:
         bar = _bar(stage.busy, origin_s, execution.execution_s)
         label = stage.stage.label.ljust(width)
-        out.print(f"{label} |{bar}| {stage.busy_s:.2f} s busy", markup=False)
+        typer.echo(f"{label} |{bar}| {stage.busy_s:.2f} s busy")
 
 
 def _call_row(call: "Call", origin_s: float, is_critical: bool) -> tuple[str, ...]:
@@ -274,9 +275,14 @@ def _bar(busy: "Sequence[Interval]", origin_s: float, length_s: float) -> str:
 def _print_reports(reports: "Sequence[ImportReport]", *, as_json: bool) -> None:
     for report in reports:
         if report.lost:
-            say(f"warning: {report.path}: {len(report.lost)} lines lost, {report.calls} calls kept")
+            say(
+                escape(
+                    f"warning: {report.path}: {len(report.lost)} lines lost, "
+                    f"{report.calls} calls kept"
+                )
+            )
             for lost in report.lost[:_LOST_SHOWN]:
-                say(f"  line {lost.line}: {lost.reason}")
+                say(escape(f"  line {lost.line}: {lost.reason}"))
             if len(report.lost) > _LOST_SHOWN:
                 say(f"  and {len(report.lost) - _LOST_SHOWN} more; --json names them all")
     if as_json:

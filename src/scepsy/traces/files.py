@@ -107,7 +107,7 @@ def import_file(
     if name not in FORMATS:
         raise UnknownNameError("trace format", name, FORMATS)
     reading = (
-        read_parquet(path, naming)
+        read_parquet(path, naming, on_bytes)
         if name == PARQUET
         else _read_lines(path, LINE_FORMATS[name], naming, on_bytes)
     )

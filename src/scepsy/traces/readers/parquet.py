@@ -1,6 +1,6 @@
 """Calls as Parquet, a row each, for analysis elsewhere and back. Needs the extra ``parquet``."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,12 @@ _ROWS_PER_GROUP = 512
 """Few enough that a group of calls with thousands of blocks each fits memory easily."""
 
 
-def read_parquet(path: Path, naming: Naming) -> Iterator[Sequence[Call] | Lost]:
-    """Give calls by groups of rows, then each row that could not be used.
+def read_parquet(
+    path: Path, naming: Naming, on_bytes: Callable[[int], None]
+) -> Iterator[Sequence[Call] | Lost]:
+    """Give calls by groups of rows, and each row that could not be used.
+
+    ``on_bytes`` is told how far into the file the reading is, taking rows as equally long.
 
     Raises:
         MissingError: pyarrow is not installed.
@@ -36,6 +40,7 @@ def read_parquet(path: Path, naming: Naming) -> Iterator[Sequence[Call] | Lost]:
                     except (ValidationError, InputError) as error:
                         yield Lost(number, reason_of(error))
                 yield calls
+                on_bytes(path.stat().st_size * number // file.metadata.num_rows)
     except (pyarrow.ArrowException, OSError) as error:
         if number == 0:
             raise InputError(f"{path} is not a whole Parquet file: {error}") from error
