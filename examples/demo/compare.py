@@ -1,0 +1,135 @@
+"""Put what was predicted beside what was measured."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from examples.demo.measure import Window, busiest_llm, throughput_per_s
+from scepsy.errors import EngineError
+from scepsy.model.execution import Execution
+from scepsy.model.plan import Plan, Prediction, WorkflowRate
+from scepsy.model.workflow import WorkflowName
+from scepsy.predict.pipeline import RatedWorkflow, predict
+from scepsy.profiles.curve import ProfileSet
+from scepsy.report.comparison import BottleneckComparison, Comparison
+from scepsy.traces.demand import WorkflowDemand
+from scepsy.traces.store import SqliteTraceStore
+
+MAX_LATENCY_ERROR = 0.15
+"""Promised for the mean execution latency at 60 % of capacity."""
+MAX_CAPACITY_ERROR = 0.10
+"""Promised for the capacity."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What predictions are made from: the plan, what was recorded and what was profiled."""
+
+    plan: Plan
+    demands: tuple[WorkflowDemand, ...]
+    profiles: ProfileSet
+
+    def alone(self, workflow: str, rate_per_s: float) -> Prediction:
+        """The prediction for one workflow with the plan to itself."""
+        name = WorkflowName(workflow)
+        demand = next(d for d in self.demands if d.workflow == name)
+        rated = RatedWorkflow(demand, WorkflowRate(name, rate_per_s))
+        return predict([rated], self.plan.allocation, self.profiles)
+
+    def capacity_per_s(self, workflow: str) -> float:
+        """Executions/s of one workflow that the plan sustains with nothing beside it."""
+        return self.plan.prediction.workflow(WorkflowName(workflow)).capacity_alone_per_s
+
+
+def served_executions(store: Path, window: Window) -> dict[str, list[Execution]]:
+    """The recorded executions of a load, by workflow.
+
+    Raises:
+        EngineError: an execution failed, or the recording lacks one.
+    """
+    if failed := [record for record in window.records if not record.ok]:
+        raise EngineError(f"{len(failed)} executions failed; the first: {failed[0].error}")
+    wanted = {record.execution for record in window.records}
+    found: dict[str, list[Execution]] = {}
+    with SqliteTraceStore.open(store, create=False) as traces:
+        for workflow in {WorkflowName(record.workflow) for record in window.records}:
+            for execution in traces.executions(workflow, with_blocks=False):
+                if execution.id in wanted:
+                    found.setdefault(workflow, []).append(execution)
+    if (lacking := len(wanted) - sum(map(len, found.values()))) > 0:
+        raise EngineError(f"{lacking} of {len(wanted)} executions were not recorded")
+    return found
+
+
+def compare_capacity(
+    expectation: Expectation, workflow: str, window: Window, executions: Sequence[Execution]
+) -> tuple[Comparison, BottleneckComparison]:
+    """Of a closed loop that saturated the plan."""
+    name = WorkflowName(workflow)
+    predicted = expectation.plan.prediction.workflow(name)
+    capacity = Comparison(
+        workflow=name,
+        condition="saturated, alone",
+        quantity="throughput",
+        unit="executions/s",
+        predicted=predicted.capacity_alone_per_s,
+        measured=throughput_per_s(window, executions),
+        max_error_fraction=MAX_CAPACITY_ERROR,
+    )
+    bottleneck = BottleneckComparison(
+        workflow=name,
+        predicted=str(predicted.bottleneck_alone),
+        measured=str(busiest_llm(window, executions)),
+    )
+    return capacity, bottleneck
+
+
+def compare_latency(
+    prediction: Prediction, condition: str, window: Window, *, promised: bool
+) -> list[Comparison]:
+    """Throughput, mean and p95 of every workflow of an open loop."""
+    found: list[Comparison] = []
+    for expected in prediction.workflows:
+        took_s = sorted(
+            r.execution_s for r in window.within if r.workflow == expected.workflow and r.ok
+        )
+        ended = sum(
+            window.begin_s <= r.end_s < window.end_s
+            for r in window.records
+            if r.workflow == expected.workflow
+        )
+        rows = (
+            (
+                "throughput",
+                "executions/s",
+                expected.rate_per_s,
+                ended / (window.end_s - window.begin_s),
+                None,
+            ),
+            (
+                "mean latency",
+                "s",
+                expected.execution_s_mean,
+                fmean(took_s),
+                MAX_LATENCY_ERROR if promised else None,
+            ),
+            ("p95 latency", "s", expected.execution_s_p95, _p95(took_s), None),
+        )
+        found += [
+            Comparison(
+                workflow=expected.workflow,
+                condition=condition,
+                quantity=quantity,
+                unit=unit,
+                predicted=predicted,
+                measured=measured,
+                max_error_fraction=allowed,
+            )
+            for quantity, unit, predicted, measured, allowed in rows
+        ]
+    return found
+
+
+def _p95(sorted_values: Sequence[float]) -> float:
+    return sorted_values[min(int(0.95 * len(sorted_values)), len(sorted_values) - 1)]
