@@ -74,11 +74,17 @@ class Segment:
 class SegmentRun:
     """One replayed copy of a segment: which calls may start as others end."""
 
-    __slots__ = ("_waiting", "segment")
+    __slots__ = ("_left", "_waiting", "segment")
 
     def __init__(self, segment: Segment) -> None:
         self.segment = segment
+        self._left = len(segment.calls)
         self._waiting = [len(call.waits_for) for call in segment.calls]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all calls have ended."""
+        return self._left == 0
 
     def first(self) -> list[int]:
         """Calls that wait for none: each starts ``after_s`` after the segment."""
@@ -86,6 +92,7 @@ class SegmentRun:
 
     def ended(self, call: int) -> list[int]:
         """Calls whose last awaited call has just ended: each starts ``after_s`` from now."""
+        self._left -= 1
         ready: list[int] = []
         for other in self.segment.releases[call]:
             self._waiting[other] -= 1

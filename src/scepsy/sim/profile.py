@@ -1,0 +1,284 @@
+"""Profile a stage without HTTP: replay its recorded calls through the engine model.
+
+Executions arrive as a Poisson stream at a load. Within one, calls that were issued together stay
+together, and later ones follow as recorded: when the calls before them have ended, plus the time
+that the execution then spent elsewhere. Serving does the same, so a curve made this way gives the
+latency of the stage's calls at the load that serving puts on its replicas.
+
+Capacity is found apart, from a queue that is never empty.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import count
+
+from scepsy.errors import InfeasibleError
+from scepsy.model.execution import Execution, ExecutionId
+from scepsy.model.provenance import Provenance, worst
+from scepsy.model.workflow import Stage
+from scepsy.policy.route import CallView
+from scepsy.profiles.curve import ProfileCurve, ProfileKey, ProfilePoint, rising
+from scepsy.profiles.step_time import EngineSpec
+from scepsy.profiles.workload import (
+    Arrivals,
+    Segment,
+    SegmentRun,
+    Workload,
+    poisson_arrivals,
+    stage_workload,
+)
+from scepsy.sim.engine import EngineCall, EngineEvent, Finished, FirstToken
+from scepsy.sim.replica_group import RoutedEngines
+
+UTILIZATIONS = (0.02, 0.2, 0.4, 0.6, 0.75, 0.85, 0.93)
+"""Loads of the points: idle, then closer where latency bends."""
+MIN_CALLS = 500
+"""Calls of one point at least."""
+_BACKLOG_CALLS = 16
+"""Calls that wait for each replica when it is kept saturated."""
+_MIN_WARM_UP = 10
+"""Segments that end before anything is counted, at least."""
+
+
+@dataclass(slots=True, eq=False)
+class Served:
+    """One replayed call."""
+
+    run: SegmentRun
+    call: int
+    copy: int
+    start_s: float
+    first_token_s: float = field(default=float("nan"))
+    end_s: float = field(default=float("nan"))
+
+    @property
+    def e2e_s(self) -> float:
+        """From arrival to the last token."""
+        return self.end_s - self.start_s
+
+    @property
+    def ttft_s(self) -> float:
+        """From arrival to the first token, or to the end where there are no output tokens."""
+        return self.first_token_s - self.start_s
+
+
+class Replay:
+    """Copies of recorded segments on their way through engines, in virtual time."""
+
+    def __init__(self, stage: Stage, engines: RoutedEngines) -> None:
+        self.engines = engines
+        self.now_s = 0.0
+        self.served: list[Served] = []
+        """All calls that have started, by start."""
+        self.running_segments = 0
+        self.ended_segments = 0
+        self.ended_calls = 0
+        self._stage = stage
+        self._starts: list[tuple[float, int, SegmentRun, int, int]] = []  # heap
+        self._order = count()
+        self._copies = count(1)
+        self._inflight: dict[str, Served] = {}
+
+    def start(self, segment: Segment) -> None:
+        """Let a copy of a segment arrive now."""
+        run = SegmentRun(segment)
+        self.running_segments += 1
+        self._schedule(run, next(self._copies), run.first(), self.now_s)
+
+    def step(self, until_s: float) -> None:
+        """Go to the next event, but not past ``until_s``."""
+        start_s = self._starts[0][0] if self._starts else float("inf")
+        self.now_s = min(until_s, start_s, self.engines.next_event_s())
+        for event in self.engines.advance(self.now_s):
+            self._see(event)
+        while self._starts and self._starts[0][0] <= self.now_s:
+            _, _, run, copy, call = heappop(self._starts)
+            self._submit(run, copy, call)
+
+    def _schedule(self, run: SegmentRun, copy: int, calls: Iterable[int], from_s: float) -> None:
+        for call in calls:
+            at_s = from_s + run.segment.calls[call].after_s
+            heappush(self._starts, (at_s, next(self._order), run, copy, call))
+
+    def _submit(self, run: SegmentRun, copy: int, call: int) -> None:
+        recorded = run.segment.calls[call]
+        prefix_blocks, output_blocks = recorded.copy_blocks(copy)
+        prompt_tokens = max(1, recorded.prompt_tokens)
+        view = CallView(
+            execution=ExecutionId(str(copy)),
+            workflow=self._stage.workflow,
+            role=self._stage.role,
+            prompt_tokens=prompt_tokens,
+            prefix_blocks=prefix_blocks,
+        )
+        engine_call = EngineCall(
+            id=f"{copy}-{call}",
+            prompt_tokens=prompt_tokens,
+            output_tokens=recorded.output_tokens,
+            prefix_blocks=prefix_blocks,
+            output_blocks=output_blocks,
+        )
+        served = Served(run, call, copy, self.now_s)
+        self.served.append(served)
+        self._inflight[engine_call.id] = served
+        self.engines.submit(self.now_s, view, engine_call)
+
+    def _see(self, event: EngineEvent) -> None:
+        if isinstance(event, FirstToken):
+            self._inflight[event.call_id].first_token_s = event.at_s
+        elif isinstance(event, Finished):
+            served = self._inflight.pop(event.call_id)
+            served.end_s = event.at_s
+            if event.output_tokens == 0:
+                served.first_token_s = event.at_s
+            self.ended_calls += 1
+            self._schedule(served.run, served.copy, served.run.ended(served.call), event.at_s)
+            if served.run.is_over:
+                self.running_segments -= 1
+                self.ended_segments += 1
+
+
+def profile_stage(
+    executions: Iterable[Execution],
+    key: ProfileKey,
+    spec: EngineSpec,
+    *,
+    seed: int,
+    utilizations: Sequence[float] = UTILIZATIONS,
+    min_calls: int = MIN_CALLS,
+) -> ProfileCurve:
+    """A stage's curve on replicas of one shape, by the engine model.
+
+    Args:
+        executions: recorded ones, of any workflow; those that call the stage are replayed.
+        key: the stage, and the shape that ``spec`` is of.
+        spec: each engine.
+        seed: decides the order of executions and their gaps.
+        utilizations: loads of the points, in [0, 1).
+        min_calls: calls of one point at least.
+
+    Raises:
+        MissingError: no recorded call of the stage ended well.
+        InfeasibleError: a recorded call does not fit the engine's KV cache.
+    """
+    workload = stage_workload(executions, key.stage)
+    arrivals = poisson_arrivals(workload, min_calls=min_calls, seed=seed)
+    return profile_workload(workload, arrivals, spec, key, utilizations=utilizations)
+
+
+def profile_workload(
+    workload: Workload,
+    arrivals: Arrivals,
+    spec: EngineSpec,
+    key: ProfileKey,
+    *,
+    utilizations: Sequence[float] = UTILIZATIONS,
+) -> ProfileCurve:
+    """As ``profile_stage``, from a workload that is used for several shapes."""
+    _check_fit(workload, spec)
+    capacity_per_s = saturated_per_s(arrivals, workload.stage, spec, replicas=key.replicas)
+    points = [
+        ProfilePoint(
+            utilization=load,
+            latency_s_mean=_mean([served.e2e_s for served in calls]),
+            latency_s_p95=_p95([served.e2e_s for served in calls]),
+            ttft_s_mean=_mean([served.ttft_s for served in calls]),
+        )
+        for load in utilizations
+        if (
+            calls := served_calls(
+                arrivals,
+                workload.stage,
+                RoutedEngines(spec, key.replicas),
+                calls_per_s=load * capacity_per_s * key.replicas,
+            )
+        )
+    ]
+    return ProfileCurve(
+        key=key,
+        capacity_per_s=capacity_per_s,
+        points=rising(points),
+        provenance=worst((Provenance.SIMULATED, spec.provenance)),
+        source=f"engine model; {spec.source}" if spec.source else "engine model",
+    )
+
+
+def served_calls(
+    arrivals: Arrivals, stage: Stage, engines: RoutedEngines, *, calls_per_s: float
+) -> list[Served]:
+    """The calls that start in one period of the stream, in its steady state.
+
+    The stream runs before until as many segments have ended as are under way (so that those
+    under way began beside others), and after until the calls of the period have ended.
+    """
+    replay = Replay(stage, engines)
+    arrived, next_s = 0, 0.0
+
+    def step() -> None:
+        nonlocal arrived, next_s
+        replay.step(next_s)
+        if replay.now_s >= next_s:
+            replay.start(arrivals.segment(arrived))
+            arrived += 1
+            next_s += arrivals.gap_s(arrived, calls_per_s)
+
+    while replay.ended_segments < max(_MIN_WARM_UP, replay.running_segments):
+        step()
+    began_s, end_s = replay.now_s, replay.now_s + arrivals.calls / calls_per_s
+    while replay.now_s < end_s:
+        step()
+    served = [call for call in replay.served if began_s <= call.start_s < end_s]
+    for call in served:
+        while math.isnan(call.end_s):
+            step()
+    return served
+
+
+def saturated_per_s(arrivals: Arrivals, stage: Stage, spec: EngineSpec, *, replicas: int) -> float:
+    """Calls/s that each replica completes when calls always wait for it.
+
+    A segment starts whenever too few calls wait. Counted are the calls of one period, once as
+    many segments have ended as are under way.
+    """
+    replay = Replay(stage, RoutedEngines(spec, replicas))
+    arrived = 0
+
+    def step() -> None:
+        nonlocal arrived
+        while replay.engines.waiting_calls < _BACKLOG_CALLS * replicas:
+            replay.start(arrivals.segment(arrived))
+            arrived += 1
+            replay.step(replay.now_s)
+        replay.step(float("inf"))
+
+    while replay.ended_segments < max(_MIN_WARM_UP, replay.running_segments):
+        step()
+    began_s, began_calls = replay.now_s, replay.ended_calls
+    while replay.ended_calls < began_calls + arrivals.calls:
+        step()
+    return (replay.ended_calls - began_calls) / (replay.now_s - began_s) / replicas
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _p95(values: Sequence[float]) -> float:
+    """The smallest value that 95 % of the values do not exceed."""
+    return sorted(values)[max(0, -(-len(values) * 95 // 100) - 1)]
+
+
+def _check_fit(workload: Workload, spec: EngineSpec) -> None:
+    tokens = max(
+        call.prompt_tokens + call.output_tokens
+        for segment in workload.segments
+        for call in segment.calls
+    )
+    if tokens > spec.kv_blocks * spec.block_tokens:
+        raise InfeasibleError(
+            f"{workload.stage}: a recorded call has {tokens} tokens, the KV cache holds "
+            f"{spec.kv_blocks * spec.block_tokens}",
+            hint="use more GPUs per replica or a larger fraction of them",
+        )
