@@ -1,0 +1,105 @@
+"""``scepsy gateway``: serve several LLMs behind one address, and record what is served."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scepsy.cli.output import JsonOption, print_json_line, say
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from scepsy.gateway.app import GatewayConfig
+
+
+def gateway(
+    *,
+    replica: Annotated[
+        list[str],
+        typer.Option(
+            help="An LLM's server, as LLM=URL. Repeat it; an LLM may have several.",
+            metavar="LLM=URL",
+        ),
+    ],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8080,
+    record: Annotated[
+        Path | None,
+        typer.Option(help="Trace store to record calls into; made if it is not there."),
+    ] = None,
+    record_content: Annotated[
+        bool, typer.Option("--record-content", help="Record prompts and answers, too.")
+    ] = False,
+    speedup: Annotated[
+        float, typer.Option(help="How much faster than silicon the emulated engines run.")
+    ] = 1.0,
+    policy: Annotated[
+        str, typer.Option(help="How a replica is picked for a call.")
+    ] = "least-loaded",
+    max_body_bytes: Annotated[
+        str, typer.Option(help="Largest request body; a larger one gets status 413.")
+    ] = "32MiB",
+    as_json: JsonOption = False,
+) -> None:
+    """Serve LLMs at one OpenAI-compatible address, and record each call's execution.
+
+    Runs until it is interrupted; calls in flight then have 5 s to end. What is recorded is times,
+    token counts and hashes, never what was said, unless --record-content is given.
+
+    Example:
+        scepsy gateway --replica qwen3-32b=http://127.0.0.1:9001 --record traces.db
+    """
+    import asyncio
+    import logging
+
+    from scepsy.gateway.app import GatewayConfig
+    from scepsy.gateway.pool import parse_replicas
+    from scepsy.units import parse_bytes
+
+    config = GatewayConfig(
+        replicas=parse_replicas(replica),
+        host=host,
+        port=port,
+        record=record,
+        record_content=record_content,
+        speedup=speedup,
+        policy=policy,
+        max_body_bytes=parse_bytes(max_body_bytes),
+    )
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+        runner.run(_serve(config, as_json=as_json))
+
+
+def _new_event_loop() -> "asyncio.AbstractEventLoop":
+    import asyncio
+
+    try:
+        import uvloop
+    except ImportError:  # there is none for Windows
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+async def _serve(config: "GatewayConfig", *, as_json: bool) -> None:
+    import asyncio
+    import signal
+
+    from scepsy.gateway.app import start_gateway
+
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    running = await start_gateway(config)
+    try:
+        if as_json:
+            llms = sorted({replica.llm for replica in config.replicas})
+            print_json_line({"url": running.url, "llms": llms})
+        else:
+            say(f"serving at {running.url}/v1; stop with Ctrl-C")
+        await stopped.wait()
+    finally:
+        await running.stop()
+    if config.record is not None:
+        say(f"recorded into {config.record}")

@@ -1,0 +1,82 @@
+"""A call while it is served: what is known of it so far, and the record it becomes."""
+
+from dataclasses import dataclass, field
+
+from scepsy.gateway.answer import Answer
+from scepsy.gateway.identify import Identity
+from scepsy.model.execution import Call, CallId, CallStatus, Endpoint, ReplicaName
+from scepsy.model.prompt import block_ids, count_tokens
+from scepsy.model.workflow import LlmName
+from scepsy.policy.route import CallView
+
+MAX_HASHED_BYTES = 1024**2
+"""Prompt and output are hashed into blocks up to here: 256 Ki tokens, in about 5 ms."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Exchange:
+    """One call and its answer, filled in as it goes."""
+
+    id: CallId
+    identity: Identity
+    llm: LlmName
+    endpoint: Endpoint
+    start_s: float
+    prompt: bytes
+    request: bytes
+    prompt_tokens: int = field(init=False)
+    prefix_blocks: tuple[int, ...] = field(init=False)
+    answer: Answer = field(default_factory=Answer)
+    status: CallStatus = CallStatus.CANCELLED
+    """What holds if nothing more happens: the client left."""
+    replica: ReplicaName | None = None
+    first_token_s: float | None = None
+    response: bytearray | None = None
+    """The answer's bytes, where they are recorded."""
+
+    def __post_init__(self) -> None:
+        self.prompt_tokens = count_tokens(self.prompt)
+        self.prefix_blocks = block_ids(self.prompt[:MAX_HASHED_BYTES])
+
+    def view(self) -> CallView:
+        """What a routing policy may know."""
+        return CallView(
+            execution=self.identity.execution,
+            workflow=self.identity.workflow,
+            role=self.identity.role,
+            prompt_tokens=self.prompt_tokens,
+            prefix_blocks=self.prefix_blocks,
+        )
+
+    def call(self, end_s: float) -> Call:
+        """The record of the call; where the engine gave no token counts, bytes are counted."""
+        usage = self.answer.usage
+        prompt_tokens, output_tokens = usage.prompt_tokens, usage.output_tokens
+        if output_tokens is None:
+            output_tokens = count_tokens(self.answer.all_text())
+        return Call(
+            id=self.id,
+            execution=self.identity.execution,
+            workflow=self.identity.workflow,
+            llm=self.llm,
+            role=self.identity.role,
+            endpoint=self.endpoint,
+            start_s=self.start_s,
+            first_token_s=self.first_token_s,
+            end_s=end_s,
+            prompt_tokens=self.prompt_tokens if prompt_tokens is None else prompt_tokens,
+            output_tokens=output_tokens,
+            cached_tokens=usage.cached_tokens,
+            status=self.status,
+            replica=self.replica,
+            prefix_blocks=self.prefix_blocks,
+            output_blocks=self._output_blocks(),
+        )
+
+    def _output_blocks(self) -> tuple[int, ...]:
+        if self.endpoint not in (Endpoint.CHAT, Endpoint.COMPLETION):
+            return ()
+        text = self.answer.text().encode(errors="replace")
+        if not text or len(self.prompt) >= MAX_HASHED_BYTES:
+            return ()
+        return block_ids((self.prompt + text)[:MAX_HASHED_BYTES])[len(self.prefix_blocks) :]
