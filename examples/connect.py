@@ -78,6 +78,25 @@ async def stream_chat(
     return "".join(parts)
 
 
+async def rerank_scores(
+    client: AsyncOpenAI, *, model: str, query: str, documents: Sequence[str]
+) -> list[float]:
+    """The relevance of each document, in the order given.
+
+    The OpenAI API has no reranking; this is the ``/v1/rerank`` that vLLM, llama.cpp and others
+    serve.
+    """
+    reply = await client.post(
+        "/rerank",
+        cast_to=httpx2.Response,
+        body={"model": model, "query": query, "documents": list(documents)},
+        options={"headers": as_role("reranker")},
+    )
+    results = json.loads(reply.content)["results"]
+    scores = {int(row["index"]): float(row["relevance_score"]) for row in results}
+    return [scores[at] for at in range(len(documents))]
+
+
 class AiohttpTransport(httpx2.AsyncBaseTransport):
     """Carries the client's requests with aiohttp. Made and used inside one event loop."""
 

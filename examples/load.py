@@ -1,7 +1,7 @@
 """Send executions of example workflows to an endpoint: at a rate, or so many at a time.
 
     python -m examples.load --workflow beam_search --rate 0.5 --duration 120
-    python -m examples.load --workflow beam_search --workflow rag_rerank --concurrency 4 --executions 40
+    python -m examples.load --workflow beam_search --concurrency 4 --executions 40
 
 Open loop (``--rate``): executions start at instants drawn beforehand, and no slowness of the
 system delays one. Closed loop (``--concurrency``): the next starts when one ends. Tasks are dealt
@@ -14,7 +14,7 @@ import asyncio
 import json
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -121,7 +121,7 @@ class Load:
         on_end: Called with every record as it is made, e.g. to move a progress bar.
     """
 
-    def __init__(  # noqa: PLR0913 - the edge of the load, all by name
+    def __init__(
         self,
         client: AsyncOpenAI,
         workflows: Sequence[ExampleWorkflow],
@@ -158,9 +158,12 @@ class Load:
         return tuple(await asyncio.gather(*running))
 
     async def closed_loop(
-        self, plan: Sequence[Planned], *, concurrency: int
+        self, plan: Iterable[Planned], *, concurrency: int
     ) -> tuple[ExecutionRecord, ...]:
-        """Keep so many executions running until all have run; records by their end."""
+        """Keep so many executions running until all have run; records by their end.
+
+        The next is taken from the plan when one ends, so the plan may decide then that it is over.
+        """
         await self.prepare()
         waiting = iter(plan)
         records: list[ExecutionRecord] = []
@@ -226,7 +229,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--workflow", action="append", choices=list(WORKFLOWS), help="repeatable; default all"
     )
     parser.add_argument("--rate", type=float, help="executions/s of each workflow (open loop)")
-    parser.add_argument("--duration", type=float, default=60.0, help="seconds of arrivals at --rate")
+    parser.add_argument("--duration", type=float, default=60.0, help="of arrivals at --rate (s)")
     parser.add_argument("--paced", action="store_true", help="equal gaps in place of Poisson")
     parser.add_argument("--concurrency", type=int, default=1, help="executions at a time")
     parser.add_argument("--executions", type=int, default=10, help="of each workflow (closed loop)")

@@ -72,7 +72,9 @@ class Beam:
     @property
     def final_answer(self) -> str | None:
         """The number that the last step ends with; None while the solution goes on."""
-        found = re.search(r"FINAL ANSWER:\s*\$?(-?[\d.,/]+)", self.steps[-1]) if self.steps else None
+        found = (
+            re.search(r"FINAL ANSWER:\s*\$?(-?[\d.,/]+)", self.steps[-1]) if self.steps else None
+        )
         return found[1].rstrip(".,").replace(",", "") if found else None
 
 
@@ -112,9 +114,7 @@ async def run(
                 for beam, at in zip(parents, seeds, strict=True)
             )
         )
-        candidates = [
-            Beam((*beam.steps, step)) for beam, step in zip(parents, steps, strict=True)
-        ]
+        candidates = [Beam((*beam.steps, step)) for beam, step in zip(parents, steps, strict=True)]
         scores = await asyncio.gather(
             *(
                 _score(client, models["verifier"], problem, beam, at)
@@ -166,7 +166,7 @@ def solution_text(problem: Problem, steps: Sequence[str]) -> str:
     return "\n\n".join([f"Problem: {problem.text}", "Solution so far:", *steps])
 
 
-async def _next_step(  # noqa: PLR0913, PLR0917 - one call, spelt out
+async def _next_step(
     client: AsyncOpenAI, model: str, problem: Problem, beam: Beam, config: SearchConfig, seed: int
 ) -> str:
     reply = await client.chat.completions.create(
@@ -183,9 +183,7 @@ async def _next_step(  # noqa: PLR0913, PLR0917 - one call, spelt out
     return (reply.choices[0].message.content or "").strip()
 
 
-async def _score(
-    client: AsyncOpenAI, model: str, problem: Problem, beam: Beam, seed: int
-) -> float:
+async def _score(client: AsyncOpenAI, model: str, problem: Problem, beam: Beam, seed: int) -> float:
     reply = await client.chat.completions.create(
         model=model,
         messages=[
