@@ -4,6 +4,7 @@ The place on the replica is held by ``with`` around the whole sending, so it is 
 that ends: answered, client gone before or during the stream, engine dead, engine not there.
 """
 
+import io
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from types import SimpleNamespace, TracebackType
@@ -25,6 +26,7 @@ from scepsy.model.execution import CallStatus, ReplicaName
 CONNECT_S = 5.0
 _KEEPALIVE_S = 4.0
 """Idle connections to engines are dropped after this: vLLM and llama.cpp close theirs after 5 s."""
+_PIECE_BYTES = 256 * 1024
 _HOP_BY_HOP = frozenset(
     {
         "connection",
@@ -181,7 +183,7 @@ class Forwarder:
         try:
             return await session.post(
                 URL(replica.url + outgoing.target, encoded=True),
-                data=outgoing.body,
+                data=_payload(outgoing.body),
                 headers=outgoing.headers,
                 allow_redirects=False,
                 trace_request_ctx=attempt,
@@ -253,6 +255,11 @@ async def _write(response: web.StreamResponse, data: bytes) -> None:
         await response.write(data)
     except (ConnectionResetError, aiohttp.ClientConnectionError):
         raise _ClientLeft from None
+
+
+def _payload(body: bytes) -> bytes | io.BytesIO:
+    """A large body is written in pieces, so that other calls get their turn."""
+    return body if len(body) <= _PIECE_BYTES else io.BytesIO(body)
 
 
 def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
