@@ -265,9 +265,9 @@ def _bar(busy: "Sequence[Interval]", origin_s: float, length_s: float) -> str:
     """A line of characters over the execution: full where the stage runs."""
     cells = [" "] * _TIMELINE_CHARS
     cells_per_s = _TIMELINE_CHARS / length_s if length_s > 0 else 0.0
-    for start_s, end_s in busy:
-        first = min(_TIMELINE_CHARS - 1, int((start_s - origin_s) * cells_per_s))
-        last = max(first + 1, round((end_s - origin_s) * cells_per_s))
+    for run in busy:
+        first = min(_TIMELINE_CHARS - 1, int((run.start_s - origin_s) * cells_per_s))
+        last = max(first + 1, round((run.end_s - origin_s) * cells_per_s))
         cells[first:last] = "█" * (min(last, _TIMELINE_CHARS) - first)
     return "".join(cells)
 

@@ -125,7 +125,7 @@ def demand(executions: Iterable[Execution]) -> WorkflowDemand:
 
 def spread(values: Sequence[float]) -> Spread:
     """Mean, sample standard deviation and percentiles (linear between values) of >= 1 values."""
-    array = np.asarray(values, dtype=np.float64)
+    array = np.sort(np.asarray(values, dtype=np.float64))  # sums then round alike in any order
     p5, p95 = np.percentile(array, [5, 95])
     return Spread(
         mean=float(array.mean()),

@@ -9,13 +9,13 @@ from bisect import bisect_right, insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
-from typing import NamedTuple
 
 from scepsy.model.execution import Call, Execution
 from scepsy.model.workflow import Stage
 
 
-class Interval(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Interval:
     """From one instant to another, on the trace's clock."""
 
     start_s: float

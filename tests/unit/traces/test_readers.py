@@ -7,7 +7,6 @@ from scepsy.errors import InputError
 from scepsy.traces.readers import chatdev, claude_code, jsonl
 from scepsy.traces.readers.source import Naming
 
-
 AS_NAMED = Naming()
 
 

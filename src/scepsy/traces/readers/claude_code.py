@@ -8,6 +8,7 @@ share those blocks; the file cannot prove it.
 
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
+from itertools import chain, islice
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -149,9 +150,9 @@ class _BlockIds:
         first = requests[0]
         tools = _hash("tools", first.model, tool_tokens)
         system = _hash("system", first.model, tool_tokens, system_tokens)
-        local_ids = [id_ for start, length in first.new for id_ in range(start, start + length)]
+        runs = (range(start, start + length) for start, length in first.new)
         shared = (tool_tokens + system_tokens) // self._block_tokens
-        for position, local in enumerate(local_ids[:shared]):
+        for position, local in enumerate(islice(chain.from_iterable(runs), shared)):
             in_tools = position < tool_tokens // self._block_tokens
             self._shared.setdefault(local, (tools if in_tools else system) + position)
 
