@@ -66,18 +66,17 @@ def plan(
     with SqliteTraceStore.open(traces, create=False) as store, progress("reading traces"):
         rates = parse_rates(rate, store)
         demands = _demands(rates, store)
-    with progress("searching"):
-        made = make_plan(
-            PlanRequest(
-                demands=demands,
-                profiles=curves,
-                cluster=hardware,
-                rates=rates,
-                slo=bound,
-                weights=_parse_weights(weight or []),
-                units_per_gpu=gpu_shares,
-            )
+    made = make_plan(
+        PlanRequest(
+            demands=demands,
+            profiles=curves,
+            cluster=hardware,
+            rates=rates,
+            slo=bound,
+            weights=_parse_weights(weight or []),
+            units_per_gpu=gpu_shares,
         )
+    )
     if as_json:
         typer.echo(dump_plan(made).decode(), nl=False)
     else:

@@ -39,7 +39,11 @@ def print_cluster(plan: Plan) -> None:
 
 
 def cluster_picture(plan: Plan) -> Iterator[Text]:
-    """The lines of the picture; readable without colour, as each LLM has a letter."""
+    """The lines of the picture, readable without colour.
+
+    A row for each GPU, a letter for each LLM, a number for each replica; a replica of several
+    GPUs has the same label on each.
+    """
     letters = _letters(plan)
     on_gpu: dict[GpuId, list[PlacedReplica]] = {}
     for replica in plan.placement.replicas:
@@ -69,18 +73,19 @@ def _gpu_line(
         letter, color = letters[replica.llm]
         used += replica.gpu_fraction
         width = max(1, round(used * _CELLS) - drawn)
-        number = str(replica.name).removeprefix(f"{replica.llm}-")
-        label = f"{letter}{number}"[:width].ljust(width, letter.lower())
-        line.append(label, style=f"black on {color}")
+        segment = _label(replica, letters)[:width].ljust(width, letter.lower())
+        line.append(segment, style=f"black on {color}")
         drawn += width
     line.append("·" * (_CELLS - drawn), style="dim")
-    names = ", ".join(_name(replica) for replica in replicas) or "free"
-    return line.append(f"  {names}", style="" if replicas else "dim")
+    shares = ", ".join(
+        f"{_label(replica, letters)} {replica.gpu_fraction:g}" for replica in replicas
+    )
+    return line.append(f"  {shares or 'free'}", style="" if replicas else "dim")
 
 
-def _name(replica: PlacedReplica) -> str:
-    degree = f" TP {len(replica.gpus)}" if len(replica.gpus) > 1 else ""
-    return f"{replica.name} ({replica.gpu_fraction:g}{degree})"
+def _label(replica: PlacedReplica, letters: dict[LlmName, tuple[str, str]]) -> str:
+    """The LLM's letter and the replica's number, as in ``B2``."""
+    return letters[replica.llm][0] + str(replica.name).removeprefix(f"{replica.llm}-")
 
 
 def _nvlink(gpus: list[Gpu]) -> str:
@@ -107,20 +112,20 @@ def _touched(plan: Plan) -> str:
 def _print_allocation(plan: Plan) -> None:
     stages = [stage for workflow in plan.prediction.workflows for stage in workflow.stages]
     utilization = {stage.stage.llm: stage.utilization for stage in stages}
+    types = {group.gpu_type for group in plan.allocation.groups}
     full = {workflow.bottleneck for workflow in plan.prediction.workflows}
     print_table(
-        "Allocation",
-        ("LLM", "GPU", "replicas", "TP", "GPU fraction", "GPUs", "utilization", "bottleneck"),
+        f"Allocation of {len(plan.cluster.gpus)} x {', '.join(sorted(types))}",
+        ("LLM", "replicas", "TP", "fraction", "GPUs", "utilization", "bottleneck"),
         [
             (
                 group.llm,
-                group.gpu_type,
                 str(group.replicas),
                 str(group.tensor_parallel),
                 f"{group.gpu_fraction:g}",
                 f"{group.gpus:.3g}",
                 f"{utilization[group.llm]:.0%}",
-                "◀ first to saturate" if group.llm in full else "",
+                "◀" if group.llm in full else "",
             )
             for group in plan.allocation.groups
         ],
@@ -156,7 +161,7 @@ def _stage_row(workflow: str, stage: StagePrediction, execution_s: float) -> tup
 def _print_workflows(plan: Plan) -> None:
     print_table(
         f"Predicted by {plan.prediction.predictor}",
-        ("workflow", "rate", "mean", "p50", "p95", "p99", "capacity", "alone", "bottleneck"),
+        ("workflow", "rate", "mean", "p50", "p95", "p99", "capacity", "alone"),
         [
             (
                 str(workflow.workflow),
@@ -167,7 +172,6 @@ def _print_workflows(plan: Plan) -> None:
                 format_duration(workflow.execution_s_p99),
                 f"{workflow.capacity_per_s:.3g}/s",
                 f"{workflow.capacity_alone_per_s:.3g}/s",
-                str(workflow.bottleneck),
             )
             for workflow in plan.prediction.workflows
         ],
@@ -180,6 +184,7 @@ def _remarks(plan: Plan) -> Iterator[str]:
     if plan.passed_over and plan.objective_s is not None and plan.bound_s is not None:
         more = plan.objective_s / plan.bound_s - 1
         yield (
-            f"{plan.passed_over} better allocations could not be placed or missed the SLO; "
-            f"this one's mean latency is {more:.1%} above the least"
+            f"{plan.passed_over} better allocations could not be placed"
+            f"{' or missed the SLO' if plan.slo else ''}; "
+            f"this one's mean latency is {more:.1%} above the least of them"
         )

@@ -82,8 +82,12 @@ def _problem(error: yaml.YAMLError) -> str:
 def _input_error(
     path: Path, model: type[BaseModel], error: ValidationError, lines: dict[Loc, int]
 ) -> InputError:
-    """The first thing that is wrong, in words; the count of others."""
-    first, *others = error.errors(include_url=False)
+    """The first thing that is wrong, in words; the count of others.
+
+    Unknown keys come first: a misspelt key is also missing.
+    """
+    found = error.errors(include_url=False)
+    first, *others = sorted(found, key=lambda one: one["type"] != "extra_forbidden")
     loc: Loc = first["loc"]
     known = loc
     while known not in lines and known:  # a key that is missing: the line of what lacks it
