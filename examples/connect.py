@@ -59,8 +59,12 @@ async def stream_chat(
 
     Reads the lines of the event stream itself: the client's own chunk objects cost ten times more,
     which matters when hundreds of executions share one core.
+
+    Raises:
+        RuntimeError: the stream ended, or said that something failed, before the answer's end.
     """
     parts: list[str] = []
+    ended = False
     async with client.chat.completions.with_streaming_response.create(
         model=model,
         messages=messages,
@@ -75,6 +79,10 @@ async def stream_chat(
                 if "error" in chunk:
                     raise RuntimeError(f"{model} broke off: {chunk['error']}")
                 parts.extend(choice["delta"].get("content") or "" for choice in chunk["choices"])
+            elif line == "data: [DONE]":
+                ended = True  # read on: only a connection read to its end can be used again
+    if not ended:
+        raise RuntimeError(f"{model} broke off before the end of its answer")
     return "".join(parts)
 
 

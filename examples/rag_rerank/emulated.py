@@ -19,13 +19,14 @@ _HERE = Path(__file__).parent
 DIMENSIONS = 256
 _ANSWER_MARK = "You answer questions from the passages given"
 _REWRITE_MARK = "You improve search queries"
-_COMMON = frozenset(
+_COMMON_TEXT = (
     "about after all also another any are because before between but can could does down each "
     "else ever for from get goes had has have here how into its just keep know make many mean "
     "more most much must not off one only other our out over see should some somebody such than "
     "that the their them then there these they thing things this those through too two under "
-    "what when where which while who why will with would you your".split()
+    "what when where which while who why will with would you your"
 )
+_COMMON = frozenset(_COMMON_TEXT.split())
 _LINKS = (
     "Put simply,",
     "This means that",

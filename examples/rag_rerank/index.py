@@ -77,8 +77,9 @@ class HybridIndex:
 
     def find(self, query: str, vector: NDArray[np.float64], count: int) -> tuple[Passage, ...]:
         """The best passages, best first."""
+        by_words = self._bm25.scores(query)
         merged = _reciprocal_ranks(self._vectors @ _unit(vector))
-        merged += _reciprocal_ranks(self._bm25.scores(query))
+        merged += np.where(by_words > 0, _reciprocal_ranks(by_words), 0.0)
         order = np.argsort(-merged, kind="stable")[:count]
         return tuple(self.passages[at] for at in order)
 
