@@ -214,7 +214,7 @@ class Identifier:
 def parse_baggage(header: str) -> Mapping[str, str]:
     """Entries of a W3C ``baggage`` header; malformed ones are left out."""
     entries = (item.partition(";")[0].partition("=") for item in header.split(",")[:64] if item)
-    return {key.strip(): unquote(value.strip()) for key, equals, value in entries if equals}
+    return {key.strip(): unquote(value.strip()) for key, equals, value in entries if equals and key}
 
 
 def _take(executions: deque[ExecutionId]) -> ExecutionId:
