@@ -98,7 +98,7 @@ def test_a_truncated_file_is_a_warning_and_a_hopeless_one_an_error(traces, tmp_p
 
     warned = scepsy("traces", "import", cut, "--store", store)
     assert warned.returncode == 0
-    assert "1 lines lost, 7 calls kept" in " ".join(warned.stderr.split())
+    assert "1 line lost, 7 calls kept" in " ".join(warned.stderr.split())
     assert "line 8:" in warned.stderr
 
     failed = scepsy("traces", "import", junk, cut, "--store", tmp_path / "s2.db")

@@ -275,12 +275,8 @@ def _bar(busy: "Sequence[Interval]", origin_s: float, length_s: float) -> str:
 def _print_reports(reports: "Sequence[ImportReport]", *, as_json: bool) -> None:
     for report in reports:
         if report.lost:
-            say(
-                escape(
-                    f"warning: {report.path}: {len(report.lost)} lines lost, "
-                    f"{report.calls} calls kept"
-                )
-            )
+            lines = "1 line" if len(report.lost) == 1 else f"{len(report.lost)} lines"
+            say(escape(f"warning: {report.path}: {lines} lost, {report.calls} calls kept"))
             for lost in report.lost[:_LOST_SHOWN]:
                 say(escape(f"  line {lost.line}: {lost.reason}"))
             if len(report.lost) > _LOST_SHOWN:

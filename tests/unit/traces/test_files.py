@@ -174,6 +174,25 @@ def test_a_parquet_file_that_is_cut(tmp_path, store, executions):
         import_file(store, path)
 
 
+def test_a_bad_parquet_row_loses_only_itself(tmp_path, store, executions):
+    pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path = tmp_path / "t.parquet"
+    export(path, executions)
+    table = parquet.read_table(path)
+    rows = table.to_pylist()
+    rows[3]["prompt_tokens"] = -1
+    parquet.write_table(table.from_pylist(rows), path)
+
+    report = import_file(store, path)
+
+    assert report.calls == 199
+    assert [(lost.line, lost.reason.split(":")[0]) for lost in report.lost] == [
+        (4, "prompt_tokens")
+    ]
+
+
 def test_parquet_without_pyarrow_names_the_extra(tmp_path, executions, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
 

@@ -85,7 +85,7 @@ def read_lines(path: Path) -> Iterator[Line | Lost]:
                 if stripped := text.strip():
                     yield Line(number, stripped, raw.tell())
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            yield Lost(number + 1, f"the compressed file breaks off here: {error}")
+            yield Lost(number + 1, f"the file breaks off here, what followed is lost: {error}")
 
 
 def reason_of(error: ValidationError | InputError) -> str:
