@@ -14,8 +14,8 @@ import httpx2
 from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
-BASE_URL: Final = "http://127.0.0.1:8000/v1"
-"""Where to send calls when neither an argument nor ``OPENAI_BASE_URL`` says."""
+BASE_URL: Final = "http://127.0.0.1:8080/v1"
+"""The gateway, when neither an argument nor ``OPENAI_BASE_URL`` says where to send calls."""
 
 
 def connect(base_url: str | None = None, api_key: str | None = None) -> AsyncOpenAI:
