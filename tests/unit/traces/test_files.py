@@ -175,9 +175,7 @@ def test_a_parquet_file_that_is_cut(tmp_path, store, executions):
 
 
 def test_a_bad_parquet_row_loses_only_itself(tmp_path, store, executions):
-    pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-
+    parquet = pytest.importorskip("pyarrow.parquet")
     path = tmp_path / "t.parquet"
     export(path, executions)
     table = parquet.read_table(path)
