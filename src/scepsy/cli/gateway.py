@@ -86,7 +86,7 @@ async def _serve(config: "GatewayConfig", *, as_json: bool) -> None:
     import asyncio
     import signal
 
-    from scepsy.gateway.app import start_gateway
+    from scepsy.gateway.app import is_loopback, start_gateway
 
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -98,6 +98,8 @@ async def _serve(config: "GatewayConfig", *, as_json: bool) -> None:
             print_json_line({"url": running.url, "llms": llms})
         else:
             say(f"serving at {running.url}/v1; stop with Ctrl-C")
+        if not is_loopback(config.host):
+            say(f"there is no authentication: whoever reaches {config.host} may call")
         await stopped.wait()
     finally:
         await running.stop()

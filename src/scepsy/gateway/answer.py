@@ -5,7 +5,7 @@ Messages APIs as counts need. An answer that it cannot read is passed on all the
 counts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -71,6 +71,11 @@ class Answer:
     is_error: bool = False
     """The engine reported an error inside a reply of status 200."""
 
+    @property
+    def choices(self) -> Sequence[int]:
+        """The answers that were given side by side, by number."""
+        return sorted(self.texts.keys() | self.tool_calls.keys())
+
     def message(self, choice: int = 0) -> dict[str, Any]:
         """The assistant's message as a client would send it back."""
         message: dict[str, Any] = {"role": "assistant", "content": self._content(choice)}
@@ -84,8 +89,7 @@ class Answer:
 
     def all_text(self) -> str:
         """Everything that was generated, reasoning included: what to count tokens of."""
-        choices = sorted(self.texts.keys() | self.tool_calls.keys())
-        return "".join([*self.reasoning, *(self.text(choice) for choice in choices)])
+        return "".join([*self.reasoning, *(self.text(choice) for choice in self.choices)])
 
     def _content(self, choice: int) -> str:
         return "".join(self.texts.get(choice, ()))

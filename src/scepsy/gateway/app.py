@@ -12,11 +12,13 @@ import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_address
 from itertools import count
 from pathlib import Path
 
 import orjson
 from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from scepsy.clock import ScaledClock
 from scepsy.errors import InputError
@@ -181,7 +183,8 @@ class Gateway:
             self._metrics.identified(exchange.identity.rung)
             if call.status is CallStatus.OK:
                 answer = exchange.answer
-                self._identifier.answered(exchange.identity, answer.message(), answer.response_id)
+                messages = map(answer.message, answer.choices)
+                self._identifier.answered(exchange.identity, messages, answer.response_id)
             if self._recorder is not None:
                 content = None
                 if exchange.response is not None:
@@ -196,7 +199,9 @@ class Gateway:
         if path == "/health":
             return _json(self._health())
         if path == "/metrics":
-            return web.Response(body=self._metrics.page(), content_type="text/plain")
+            return web.Response(
+                body=self._metrics.page(), headers={"Content-Type": CONTENT_TYPE_LATEST}
+            )
         if path == "/v1/models":
             return _json(models_body(self._pool.llms))
         if path.startswith("/v1/models/"):
@@ -280,6 +285,14 @@ async def start_gateway(config: GatewayConfig, *, sink: CallSink | None = None) 
         host = f"[{config.host}]" if ":" in config.host else config.host
         return RunningGateway(f"http://{host}:{port}", stack.pop_all(), recorder)
     raise AssertionError("unreachable")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 async def _listen(runner: web.ServerRunner, config: GatewayConfig) -> int:

@@ -16,8 +16,8 @@ has one is placed by the rungs below, and only later ones by it.
 """
 
 import re
-from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
@@ -61,6 +61,8 @@ _BODY_PATHS: Sequence[tuple[str, ...]] = (
 )
 _REMEMBERED = 65_536
 """Trace ids, sessions, responses and conversations remembered, each; the least recently used go."""
+_MAX_TWINS = 64
+"""Executions remembered for one and the same chat."""
 _MAX_LINKED_MESSAGES = 1024
 """Longer chats are not linked by their prefix."""
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -110,7 +112,7 @@ class Identifier:
         self._traces: _Recent[str, ExecutionId] = _Recent()
         self._sessions: _Recent[str, ExecutionId] = _Recent()
         self._responses: _Recent[str, ExecutionId] = _Recent()
-        self._chats: _Recent[bytes, deque[ExecutionId]] = _Recent()
+        self._chats: _Recent[bytes, tuple[ExecutionId, ...]] = _Recent()
 
     def identify(
         self, target: Target, headers: Mapping[str, str], request: ParsedRequest
@@ -135,19 +137,21 @@ class Identifier:
         return Identity(workflow, execution, role, rung, chain)
 
     def answered(
-        self, identity: Identity, answer: Mapping[str, object], response: str | None
+        self,
+        identity: Identity,
+        answers: Iterable[Mapping[str, object]],
+        response: str | None = None,
     ) -> None:
-        """Remember an answer, so that calls that build on it are placed with it."""
+        """Remember a call's answers, so that calls that build on one are placed with it."""
         if response is not None:
             self._responses.put(response, identity.execution)
         if not identity.chain:
             return
-        key = _link(identity.chain, answer)
-        waiting = self._chats.get(key)
-        if waiting is None:
-            self._chats.put(key, deque([identity.execution], maxlen=64))
-        elif identity.execution not in waiting:
-            waiting.append(identity.execution)
+        for answer in answers:
+            chat = _link(identity.chain, answer)
+            known = self._chats.get(chat) or ()
+            if identity.execution not in known:
+                self._chats.put(chat, (*known, identity.execution)[-_MAX_TWINS:])
 
     def _said(
         self, target: Target, headers: Mapping[str, str], baggage: Mapping[str, str]
@@ -173,17 +177,17 @@ class Identifier:
         self, workflow: WorkflowName, headers: Mapping[str, str], request: ParsedRequest
     ) -> tuple[ExecutionId, Rung, bytes]:
         trace = _trace_id(headers)
-        chain, found = b"", None
+        chain, chat = b"", b""
         if request.endpoint is Endpoint.CHAT:
-            chain, found = self._continued(workflow, request.body.get("messages"))
+            chain, chat = self._continued(workflow, request.body.get("messages"))
         rung = Rung.NEW
         execution = self._traces.get(trace) if trace else None
         if execution is not None:
             rung = Rung.TRACE
         elif execution := self._in_body(request.body):
             rung, chain = Rung.BODY, b""
-        elif found is not None:
-            execution, rung = _take(found), Rung.PREFIX
+        elif chat:
+            execution, rung = self._next_of(chat), Rung.PREFIX
         else:
             execution = ExecutionId(clean_name(trace) or self._new_id())
         if trace:
@@ -197,29 +201,30 @@ class Identifier:
                 return known or ExecutionId(clean_name(name))
         return None
 
-    def _continued(
-        self, workflow: WorkflowName, messages: object
-    ) -> tuple[bytes, deque[ExecutionId] | None]:
-        """The chat's hash, and the executions that the longest known part of it belongs to."""
-        chain, found = _seed(workflow), None
+    def _continued(self, workflow: WorkflowName, messages: object) -> tuple[bytes, bytes]:
+        """The hash of a chat, and that of its longest part that is known; empty where none is."""
+        chain, known = _seed(workflow), b""
         if not isinstance(messages, list) or len(messages) > _MAX_LINKED_MESSAGES:
-            return b"", None
+            return b"", b""
         for message in messages:
             chain = _link(chain, message)
             if isinstance(message, dict) and message.get("role") == "assistant":
-                found = self._chats.get(chain) or found
-        return chain, found
+                known = chain if self._chats.get(chain) else known
+        return chain, known
+
+    def _next_of(self, chat: bytes) -> ExecutionId:
+        """An execution that had this very chat: equal twins take turns, the last one stays."""
+        executions = self._chats.get(chat)
+        assert executions
+        if len(executions) > 1:
+            self._chats.put(chat, executions[1:])
+        return executions[0]
 
 
 def parse_baggage(header: str) -> Mapping[str, str]:
     """Entries of a W3C ``baggage`` header; malformed ones are left out."""
     entries = (item.partition(";")[0].partition("=") for item in header.split(",")[:64] if item)
     return {key.strip(): unquote(value.strip()) for key, equals, value in entries if equals and key}
-
-
-def _take(executions: deque[ExecutionId]) -> ExecutionId:
-    """One of those that had this very chat: equal twins take turns, the last one stays."""
-    return executions.popleft() if len(executions) > 1 else executions[0]
 
 
 def _seed(workflow: WorkflowName) -> bytes:

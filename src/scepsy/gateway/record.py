@@ -100,6 +100,8 @@ class Recorder:
         Raises:
             StoreError: it takes longer than 30 s.
         """
+        if not self._thread.is_alive():
+            return
         written = threading.Event()
         self._queue.put(written)
         if not written.wait(_FLUSH_S):

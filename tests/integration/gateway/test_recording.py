@@ -169,14 +169,16 @@ async def test_a_disk_too_slow_costs_records_not_calls(stage, monkeypatch, caplo
     sink = StuckSink()
     gateway = await stage.gateway(engine.url, sink=sink)
 
-    for _ in range(12):
+    await ask(stage, gateway, CHAT)
+    assert await asyncio.to_thread(sink.is_writing.wait, 5)
+    for _ in range(11):
         await ask(stage, gateway, CHAT)
     lost = await stage.metric(gateway, "unrecorded_calls_total")
     sink.disk.set()
     await gateway.stop()
 
-    assert lost > 0
-    assert len(sink.calls) == 12 - lost
+    assert lost == 6
+    assert len(sink.calls) == 6
     assert sink.is_closed
     assert [r.levelname for r in caplog.records if r.levelno >= logging.ERROR] == ["ERROR"]
 
@@ -186,10 +188,12 @@ class StuckSink:
 
     def __init__(self):
         self.disk = threading.Event()
+        self.is_writing = threading.Event()
         self.calls = []
         self.is_closed = False
 
     def append(self, calls):
+        self.is_writing.set()
         self.disk.wait(10)
         self.calls.extend(calls)
         return len(calls)

@@ -102,7 +102,7 @@ def test_a_trace_id_counts_from_its_second_call_on(identifier):
 
 def test_a_trace_id_of_its_own_for_each_call_does_not_part_a_conversation(identifier):
     first = place(identifier, chat(USER), traceparent=TRACE)
-    identifier.answered(first, ANSWER, None)
+    identifier.answered(first, [ANSWER])
     other = TRACE.replace("0af7", "1af7")
 
     assert rungs(place(identifier, chat(USER, ANSWER, USER), traceparent=other)) == (
@@ -143,7 +143,7 @@ def test_the_role_may_come_from_the_body(identifier):
 def test_a_response_that_builds_on_an_earlier_one_is_placed_with_it(identifier):
     request = ParsedRequest(Endpoint.OTHER, "m", {"input": "x"})
     first = place(identifier, request)
-    identifier.answered(first, {}, "resp_1")
+    identifier.answered(first, [], "resp_1")
 
     second = ParsedRequest(Endpoint.OTHER, "m", {"previous_response_id": "resp_1"})
     assert rungs(place(identifier, second)) == (first.execution, Rung.BODY)
@@ -151,9 +151,9 @@ def test_a_response_that_builds_on_an_earlier_one_is_placed_with_it(identifier):
 
 def test_a_chat_that_continues_an_earlier_one_is_placed_with_it(identifier):
     first = place(identifier, chat(USER))
-    identifier.answered(first, ANSWER, None)
+    identifier.answered(first, [ANSWER])
     second = place(identifier, chat(USER, ANSWER, {"role": "tool", "content": "42"}))
-    identifier.answered(second, {"role": "assistant", "content": "so 42"}, None)
+    identifier.answered(second, [{"role": "assistant", "content": "so 42"}])
     third = place(
         identifier,
         chat(
@@ -172,7 +172,7 @@ def test_a_chat_that_continues_an_earlier_one_is_placed_with_it(identifier):
 def test_a_chat_that_only_starts_alike_is_an_execution_of_its_own(identifier):
     system = {"role": "system", "content": "You are helpful. " * 50}
     first = place(identifier, chat(system, USER))
-    identifier.answered(first, ANSWER, None)
+    identifier.answered(first, [ANSWER])
 
     other_answer = {"role": "assistant", "content": "another answer"}
     assert place(identifier, chat(system, USER)).rung is Rung.NEW
@@ -183,7 +183,7 @@ def test_a_chat_that_only_starts_alike_is_an_execution_of_its_own(identifier):
 def test_tool_calls_are_part_of_an_answer(identifier):
     call = {"id": "t1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     first = place(identifier, chat(USER))
-    identifier.answered(first, {"role": "assistant", "content": "", "tool_calls": [call]}, None)
+    identifier.answered(first, [{"role": "assistant", "content": "", "tool_calls": [call]}])
 
     sent_back = {"role": "assistant", "content": None, "tool_calls": [call]}
     result = {"role": "tool", "tool_call_id": "t1", "content": "1"}
@@ -192,9 +192,18 @@ def test_tool_calls_are_part_of_an_answer(identifier):
     assert place(identifier, chat(USER, other, result)).rung is Rung.NEW
 
 
+def test_any_of_several_answers_may_be_continued(identifier):
+    other = {"role": "assistant", "content": "another answer"}
+    first = place(identifier, chat(USER))
+    identifier.answered(first, [ANSWER, other])
+
+    assert place(identifier, chat(USER, other, USER)).execution == first.execution
+    assert place(identifier, chat(USER, ANSWER, USER)).execution == first.execution
+
+
 def test_equal_twins_take_turns(identifier):
     for _ in range(2):
-        identifier.answered(place(identifier, chat(USER)), ANSWER, None)
+        identifier.answered(place(identifier, chat(USER)), [ANSWER])
 
     placed = [place(identifier, chat(USER, ANSWER, USER)).execution for _ in range(3)]
 
@@ -203,7 +212,7 @@ def test_equal_twins_take_turns(identifier):
 
 def test_workflows_do_not_share_conversations(identifier):
     first = place(identifier, chat(USER), x_scepsy_workflow="a")
-    identifier.answered(first, ANSWER, None)
+    identifier.answered(first, [ANSWER])
 
     assert place(identifier, chat(USER, ANSWER, USER), x_scepsy_workflow="b").rung is Rung.NEW
 
