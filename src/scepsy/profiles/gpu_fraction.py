@@ -8,19 +8,19 @@ times as long, where ``a`` is the part of the time that scales with the multipro
 waits for memory or for the other GPUs. The parts are fitted to MuxServe's measurements of Llama
 7B to 65B on A100s at f = 0.3 to 1 and tensor parallel degrees 1 to 8 [1], each run alone:
 
-- prefill of at least 1,024 tokens: a falls from 0.69 (TP 1) to 0.46 (TP 8). Mean error 3 %, at
-  most 14 %.
-- decode: 0.18 for up to 64 calls, then rising to prefill's part at 256, where it too is bound by
-  compute. Fitted at TP 1, whose steps the host does not hold up. Mean error there 4 %, at most
-  21 %; at higher degrees the model is too slow, by 9 % in the mean.
+- prefill of at least 1,024 tokens: ``a`` falls from 0.69 (TP 1) to 0.46 (TP 8). The mean error is
+  2.5 % at TP 1 to 4.7 % at TP 8, 95 % of rows are within 5.3 % to 15.5 %.
+- decode: 0.18 for up to 64 calls, then rising to prefill's part at 256 calls, where compute binds
+  it too. Fitted at TP 1, where it is off by 3.8 % in the mean and 21 % at most. At higher degrees
+  the measured steps waited for the host, which today's engines avoid; there the model is slower
+  than the measurements, by 7 % (TP 2) to 12 % (TP 8) in the median.
 
-Whoever shares a GPU also shares its memory bandwidth and caches. [1] has no such runs. One was
+Whoever shares a GPU also shares its memory bandwidth and caches, and [1] has no such runs. One was
 seen on an H200: an embedder beside a 30B generator under MPS cost the generator 16.5 % of its
-throughput, so every step on less than a whole GPU is slower by 1 / (1 - 0.165), whatever the
-neighbours do. With an idle neighbour that is too slow, with a heavy one it may be too fast.
+throughput. So every step on less than a whole GPU is slower by 1 / (1 - 0.165), whatever the
+neighbours do: too slow beside an idle neighbour, perhaps too fast beside a busy one.
 
-[1] hao-ai-lab/MuxServe on GitHub, ``examples/placement/llama.json``; repeat the fit with
-``tools/fit_gpu_fraction.py``.
+[1] hao-ai-lab/MuxServe on GitHub; repeat the fit with ``tools/fit_gpu_fraction.py``.
 """
 
 from scepsy.errors import InputError
