@@ -81,7 +81,8 @@ def _query(user: str, rng: random.Random) -> str:
     question = user.removeprefix("Question: ").partition("\nQuery: ")[0]
     passage = _ASKED.get(question)
     if passage is None or rng.random() < 0.3:
-        return " ".join(rng.sample(question.rstrip("?").split(), k=min(4, len(question.split()))))
+        asked = question.rstrip("?").split() or ["reference"]
+        return " ".join(rng.sample(asked, k=min(4, len(asked))))
     terms = list(dict.fromkeys(_words(passage["text"])))
     return " ".join([passage["title"], *rng.sample(terms, k=min(6, len(terms)))])
 
