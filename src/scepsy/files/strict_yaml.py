@@ -97,8 +97,8 @@ def _input_error(
     hint = None
     if first["type"] == "extra_forbidden":
         keys = _keys(model, loc)
-        close = get_close_matches(str(loc[-1]), keys, n=1)
-        hint = f"did you mean `{close[0]}`?" if close else f"known keys: {', '.join(keys)}"
+        close = [f"`{key}`" for key in get_close_matches(str(loc[-1]), keys, n=2)]
+        hint = f"did you mean {' or '.join(close)}?" if close else f"known keys: {', '.join(keys)}"
         problem = f"unknown key `{_dotted(loc)}`"
     elif first["type"] == "missing":
         problem = f"`{_dotted(loc)}` is missing"

@@ -1,18 +1,21 @@
-"""Why there is no plan, and what would do: the answers to an infeasible request."""
+"""Why there is no plan, and what would do: the answers to an infeasible request.
+
+What an answer proposes was tried: the planner finds a plan there.
+"""
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import ceil, floor, log10
 
 from scepsy.errors import InfeasibleError
-from scepsy.model.plan import Allocation
+from scepsy.model.plan import Plan
 from scepsy.model.slo import Slo
 from scepsy.model.workflow import LlmName
-from scepsy.place.bounds import least_gpus
-from scepsy.place.pack import Unplaced, pack
-from scepsy.place.topology import largest_domain, resized, shapes
-from scepsy.search.exact import Choice, allocation
-from scepsy.search.frontier import Options, profiled_shapes, shape_units
-from scepsy.search.problem import Problem
+from scepsy.place.pack import Unplaced
+from scepsy.place.topology import largest_domain, resized
+from scepsy.search.find import NoPlan, find_plan
+from scepsy.search.frontier import LlmLoad, profiled_shapes, shape_units
+from scepsy.search.problem import Problem, slo_value_s
 from scepsy.search.reach import fewest_units, largest_factor
 from scepsy.units import format_duration
 
@@ -20,9 +23,11 @@ _MOST_UNITS = 1_000_000
 """Budget up to which the fewest GPUs for a rate are looked for."""
 _MOST_GROWTH = 32
 """Clusters this many times as large are looked at to meet an SLO."""
-_SLO_CANDIDATES = 8
-"""Allocations tried for each rate and size when an SLO is explained."""
-_BISECTIONS = 16
+_CANDIDATES = 8
+"""Allocations tried for each rate and size that may be proposed."""
+_BISECTIONS = 14
+_BELOW = 1 - 1e-6
+"""A rate this near to saturation stands for saturation."""
 
 
 class LlmTooBigError(InfeasibleError):
@@ -79,100 +84,90 @@ class UnplaceableError(InfeasibleError):
         self.unplaced = unplaced
 
 
-def why_overloaded(problem: Problem) -> InfeasibleError:
-    """The error for a problem without any allocation that sustains the rates."""
+def why_none(problem: Problem, found: NoPlan) -> InfeasibleError:
+    """The error that answers a problem for which no plan was found."""
+    if found.tried == 0:
+        return _why_not_sustained(problem)
+    if problem.request.slo is not None:
+        return _why_slo_missed(problem, problem.request.slo)
+    return _why_unplaced(problem, found)
+
+
+def fewest_gpus(problem: Problem) -> int | None:
+    """GPUs, in domains like the cluster's largest, for which a plan sustains the rates.
+
+    Starts from the units that are needed at least, so nothing less would do. None beyond a
+    million units.
+    """
+    budget = problem.room.budget_units
+    while budget <= _MOST_UNITS:
+        choice = fewest_units(problem.options(budget))
+        if choice is not None:
+            least = ceil(choice.units / problem.room.units_per_gpu)
+            return _first_with_plan(_without_slo(problem), least)
+        budget *= 2
+    return None
+
+
+def _why_not_sustained(problem: Problem) -> InfeasibleError:
     for load in problem.loads:
-        if (error := _too_wide(problem, load.llm)) is not None:
+        if (error := _too_wide(problem, load)) is not None:
             return error
-    llms = problem.options()
-    reach = largest_factor(llms, problem.room.budget_units)
-    have = len(problem.request.cluster.gpus)
+    reach = largest_factor(problem.options(), problem.room.budget_units)
     if reach is None:
         return _too_big(problem)
     fewest = fewest_gpus(problem)
     stages = next(load.stages for load in problem.loads if load.llm == reach.bottleneck)
-    of = ", ".join(sorted({f"`{stage.stage}`" for stage in stages}))
+    of = ", ".join(f"`{stage.stage}`" for stage in stages)
     need = f"at least {fewest} GPUs are" if fewest else "more GPUs than were looked at are"
-    do = f", or use {fewest} GPUs" if fewest else ""
     return OverloadError(
-        f"{have} GPUs do not sustain {_rates(problem)}: {need} needed; "
-        f"`{reach.bottleneck}` saturates first (it serves {of})",
-        hint=f"lower the rates to {_rates(problem, reach.factor)}{do}",
+        f"{len(problem.request.cluster.gpus)} GPUs do not sustain {_rates(problem)}: {need} "
+        f"needed; `{reach.bottleneck}` saturates first (it serves {of})",
+        hint=_ways(problem, _placeable_factor(problem, reach.factor), fewest),
         bottleneck=reach.bottleneck,
         largest_factor=reach.factor,
         fewest_gpus=fewest,
     )
 
 
-def why_slo_missed(problem: Problem, slo: Slo, closest_s: float) -> SloError:
-    """The error for a problem whose allocations sustain the rates but miss the SLO."""
-    factor = _largest_factor_within_slo(problem)
+def _why_unplaced(problem: Problem, found: NoPlan) -> UnplaceableError:
+    assert found.unplaced is not None  # without an SLO, what is no plan was not placed
+    return UnplaceableError(
+        f"the {len(problem.request.cluster.gpus)} GPUs suffice in sum, but none of the "
+        f"{found.tried} best allocations fits their NVLink domains: {found.unplaced.reason}",
+        hint=_ways(problem, _placeable_factor(problem, 1.0), fewest_gpus(problem)),
+        unplaced=found.unplaced,
+    )
+
+
+def _why_slo_missed(problem: Problem, slo: Slo) -> InfeasibleError:
+    anyhow = find_plan(_without_slo(problem))
+    if isinstance(anyhow, NoPlan):
+        return _why_unplaced(problem, anyhow)
+    closest_s = slo_value_s(anyhow.prediction, slo)
+    factor = _bisect(lambda part: _has_plan(problem.scaled(part)), 1.0)
     fewest = _fewest_gpus_within_slo(problem)
-    ways = [f"relax the SLO to '{slo.statistic} <= {_rounded(closest_s, ceil):g}s'"]
-    if factor is not None:
-        ways.append(f"lower the rates to {_rates(problem, factor)}")
-    if fewest is not None:
-        ways.append(f"use {fewest} GPUs")
     have = len(problem.request.cluster.gpus)
     never = "" if fewest else f", nor would {have * _MOST_GROWTH} GPUs"
+    relaxed = f"relax the SLO to '{slo.statistic} <= {_rounded(closest_s, ceil):g}s'"
     return SloError(
         f"{have} GPUs do not meet {slo} at {_rates(problem)}{never}: "
         f"the closest is {slo.statistic} = {format_duration(closest_s)}",
-        hint=", or ".join(ways),
+        hint=_ways(problem, factor, fewest, relaxed),
         closest_s=closest_s,
         largest_factor=factor,
         fewest_gpus=fewest,
     )
 
 
-def why_unplaced(problem: Problem, unplaced: Unplaced, tried: int) -> UnplaceableError:
-    """The error for a problem of which no allocation tried can be placed."""
-    fewest = fewest_gpus(problem)
-    return UnplaceableError(
-        f"none of the {tried} best allocations can be placed: {unplaced.reason}",
-        hint=f"{fewest} GPUs would do, or lower the rates" if fewest else "lower the rates",
-        unplaced=unplaced,
-    )
-
-
-def fewest_gpus(problem: Problem) -> int | None:
-    """GPUs, in domains like the cluster's largest, that sustain the rates and can be placed.
-
-    The units are the fewest there are; placement may add a GPU. None beyond a million units.
-    """
-    budget = problem.room.budget_units
-    while budget <= _MOST_UNITS:
-        llms = problem.options(budget)
-        choice = fewest_units(llms)
-        if choice is not None:
-            return _gpus_for(problem, llms, choice)
-        budget *= 2
-    return None
-
-
-def _gpus_for(problem: Problem, llms: list[Options], choice: Choice) -> int | None:
-    """The fewest GPUs, by the packing heuristic, that an allocation can be placed on."""
-    groups: Allocation = allocation(llms, choice)
-    units_per_gpu = problem.room.units_per_gpu
-    cluster = problem.request.cluster
-    least = least_gpus(shapes(groups, units_per_gpu), units_per_gpu)
-    for gpus in range(least, least + 2 * largest_domain(cluster) + 1):
-        if not isinstance(
-            pack(groups, resized(cluster, gpus), units_per_gpu=units_per_gpu), Unplaced
-        ):
-            return gpus
-    return None
-
-
-def _too_wide(problem: Problem, llm: LlmName) -> LlmTooBigError | None:
-    load = next(load for load in problem.loads if load.llm == llm)
+def _too_wide(problem: Problem, load: LlmLoad) -> LlmTooBigError | None:
     degrees = [t for t, _ in profiled_shapes(load, problem.request.profiles, problem.room.gpu_type)]
     widest = problem.room.max_tensor_parallel
     if min(degrees) <= widest:
         return None
     return LlmTooBigError(
-        f"`{llm}` needs tensor parallel {min(degrees)} by its profiles, and the largest NVLink "
-        f"domain has {widest} GPU{'s' if widest > 1 else ''}",
+        f"`{load.llm}` needs tensor parallel {min(degrees)} by its profiles, and the largest "
+        f"NVLink domain has {widest} GPU{'s' if widest > 1 else ''}",
         hint="use a cluster with larger NVLink domains, GPUs with more memory, or a smaller LLM",
     )
 
@@ -205,46 +200,75 @@ def _too_big(problem: Problem) -> LlmTooBigError:
     )
 
 
-def _largest_factor_within_slo(problem: Problem) -> float | None:
-    """The largest factor on all rates within the SLO, to 3 digits; None if no rate is."""
-    low, high = 0.0, 1.0
+def _without_slo(problem: Problem) -> Problem:
+    return replace(problem, request=replace(problem.request, slo=None))
+
+
+def _has_plan(problem: Problem) -> bool:
+    few = replace(problem.request, max_candidates=_CANDIDATES)
+    return isinstance(find_plan(replace(problem, request=few)), Plan)
+
+
+def _first_with_plan(problem: Problem, gpus: int) -> int | None:
+    """The first number of GPUs from one on that has a plan; looks two domains far."""
+    cluster = problem.request.cluster
+    numbers = range(gpus, gpus + 2 * largest_domain(cluster) + 1)
+    return next((n for n in numbers if _has_plan(problem.on(resized(cluster, n)))), None)
+
+
+def _placeable_factor(problem: Problem, factor: float) -> float | None:
+    """The largest factor on all rates, up to one that is sustained in sum, that has a plan."""
+    rated = _without_slo(problem)
+    if _has_plan(rated.scaled(factor * _BELOW)):
+        return factor
+    return _bisect(lambda part: _has_plan(rated.scaled(part)), factor)
+
+
+def _bisect(holds: Callable[[float], bool], high: float) -> float | None:
+    """The largest factor below a bound that holds, to 4 digits; None if none of those tried."""
+    low = 0.0
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        met = problem.scaled(middle).first_within_slo(candidates=_SLO_CANDIDATES)[1]
-        low, high = (middle, high) if met is not None else (low, middle)
+        low, high = (middle, high) if holds(middle) else (low, middle)
     return low or None
 
 
 def _fewest_gpus_within_slo(problem: Problem) -> int | None:
-    """GPUs that meet the SLO at the rates, to the unit; None up to many times the cluster."""
+    """GPUs for which a plan meets the SLO at the rates; None up to many times the cluster."""
+    units_per_gpu = problem.room.units_per_gpu
 
-    def meets(budget: int) -> tuple[list[Options], Choice] | None:
-        _, choice, llms = problem.first_within_slo(budget, candidates=_SLO_CANDIDATES)
-        return None if choice is None else (llms, choice)
+    def meets(gpus: int) -> bool:
+        return problem.meets_slo(gpus * units_per_gpu, candidates=_CANDIDATES)
 
-    low = problem.room.budget_units
-    high, found = low, None
-    while found is None and high < low * _MOST_GROWTH:
+    have = high = len(problem.request.cluster.gpus)
+    while not meets(high):
         high *= 2
-        found = meets(high)
-    if found is None:
-        return None
+        if high > have * _MOST_GROWTH:
+            return None
     low = high // 2
     while high - low > 1:
         middle = (low + high) // 2
-        better = meets(middle)
-        if better is None:
-            low = middle
-        else:
-            high, found = middle, better
-    return _gpus_for(problem, *found)
+        low, high = (low, middle) if meets(middle) else (middle, high)
+    return _first_with_plan(problem, high)
+
+
+def _ways(
+    problem: Problem, factor: float | None, fewest: int | None, relaxed: str | None = None
+) -> str:
+    """What would do, in a sentence."""
+    ways = [relaxed] if relaxed else []
+    if factor is not None:
+        ways.append(f"lower the rates to {_rates(problem, factor)}")
+    if fewest is not None:
+        ways.append(f"use {fewest} GPUs")
+    return ", or ".join(ways) or "lower the rates, or use more GPUs"
 
 
 def _rates(problem: Problem, factor: float = 1.0) -> str:
     """The rates as given, or times a factor and then rounded down so that they hold."""
     rates = [(w.rate.workflow, w.rate.rate_per_s * factor) for w in problem.workflows]
     if factor != 1:
-        rates = [(name, _rounded(rate * (1 - 1e-9), floor)) for name, rate in rates]
+        rates = [(name, _rounded(rate * _BELOW, floor)) for name, rate in rates]
     return ", ".join(f"{name}={rate:g}/s" for name, rate in rates)
 
 

@@ -13,7 +13,7 @@ from scepsy.model.workflow import WorkflowName
 from scepsy.place.topology import UNITS_PER_GPU, largest_domain
 from scepsy.predict.pipeline import RatedWorkflow, predict
 from scepsy.profiles.curve import ProfileSet
-from scepsy.search.exact import Choice, allocation, choices
+from scepsy.search.exact import allocation, choices
 from scepsy.search.frontier import LlmLoad, Options, Room, WeightedWorkflow, llm_loads, options
 from scepsy.traces.demand import WorkflowDemand
 
@@ -70,6 +70,12 @@ class Problem:
             ),
         )
 
+    def on(self, cluster: Cluster) -> "Problem":
+        """The same problem on another cluster."""
+        return problem(
+            replace(self.request, cluster=cluster, rates=tuple(w.rate for w in self.workflows))
+        )
+
     def options(self, budget_units: int | None = None) -> list[Options]:
         """The options of each LLM within a budget; the cluster's when None."""
         budget = self.room.budget_units if budget_units is None else budget_units
@@ -85,24 +91,17 @@ class Problem:
         means_s = (w.execution_s_mean for w in prediction.workflows)
         return sum(weight * s for weight, s in zip(self.weights, means_s, strict=True))
 
-    def first_within_slo(
-        self, budget_units: int | None = None, *, candidates: int = 1
-    ) -> tuple[float, Choice | None, list[Options]]:
-        """The least value of the SLO's statistic met, and the first choice within the SLO if any.
+    def meets_slo(self, budget_units: int, *, candidates: int) -> bool:
+        """Whether one of so many best allocations within a budget meets the SLO, if there is one.
 
-        Tries so many allocations in order of the objective, which is exact where
-        ``best_decides``, and errs towards None elsewhere.
+        Exact where ``best_decides``; elsewhere it may miss one that does.
         """
-        budget = self.room.budget_units if budget_units is None else budget_units
-        llms = self.options(budget)
+        llms = self.options(budget_units)
         slo = self.request.slo
-        least_s = float("inf")
-        for choice in islice(choices(llms, budget), candidates):
-            value_s = slo_value_s(self.predict(allocation(llms, choice)), slo)
-            least_s = min(least_s, value_s)
-            if slo is None or value_s <= slo.bound_s:
-                return least_s, choice, llms
-        return least_s, None, llms
+        return any(
+            slo is None or slo_value_s(self.predict(allocation(llms, choice)), slo) <= slo.bound_s
+            for choice in islice(choices(llms, budget_units), candidates)
+        )
 
     @property
     def best_decides(self) -> bool:
@@ -111,10 +110,8 @@ class Problem:
         return slo is not None and slo.statistic is Statistic.MEAN and len(self.workflows) == 1
 
 
-def slo_value_s(prediction: Prediction, slo: Slo | None) -> float:
-    """The SLO's statistic in the workflow where it is largest; 0 without an SLO."""
-    if slo is None:
-        return 0.0
+def slo_value_s(prediction: Prediction, slo: Slo) -> float:
+    """The SLO's statistic in the workflow where it is largest."""
     return max(float(getattr(w, f"execution_s_{slo.statistic}")) for w in prediction.workflows)
 
 

@@ -1,0 +1,77 @@
+"""The first of the allocations, best first, that meets the SLO and can be placed.
+
+Where fractions of GPUs leave no way to place the best ones, coarser shares are tried: halves, then
+whole GPUs, which always fit where domains and degrees are powers of two.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from scepsy.model.plan import Allocation, Plan
+from scepsy.place.pack import Unplaced, pack
+from scepsy.search.exact import allocation, choices
+from scepsy.search.frontier import Options
+from scepsy.search.problem import Problem, slo_value_s
+
+
+@dataclass(frozen=True, slots=True)
+class NoPlan:
+    """No allocation that was tried is a plan."""
+
+    tried: int
+    """Allocations that sustain the rates; 0 where there is none."""
+    unplaced: Unplaced | None
+    """Why the best of those that meet the SLO could not be placed; None where none meets it."""
+
+
+def find_plan(problem: Problem) -> Plan | NoPlan:
+    """The plan with the least weighted mean execution latency, if one is found.
+
+    Raises:
+        MissingError: a stage has no profile on the cluster's GPU type.
+    """
+    request = problem.request
+    bound_s: float | None = None
+    unplaced: Unplaced | None = None
+    tried = 0
+    for groups in _candidates(problem, problem.options()):
+        prediction = problem.predict(groups)
+        objective_s = problem.objective_s(prediction)
+        bound_s = objective_s if bound_s is None else bound_s
+        if request.slo is not None and slo_value_s(prediction, request.slo) > request.slo.bound_s:
+            tried += 1
+            if problem.best_decides:
+                break
+            continue
+        placement = pack(groups, request.cluster, units_per_gpu=request.units_per_gpu)
+        if not isinstance(placement, Unplaced):
+            return Plan(
+                cluster=request.cluster,
+                rates=tuple(workflow.rate for workflow in problem.workflows),
+                slo=request.slo,
+                allocation=groups,
+                placement=placement,
+                prediction=prediction,
+                objective_s=objective_s,
+                bound_s=bound_s,
+                passed_over=tried,
+            )
+        unplaced = unplaced or placement
+        tried += 1
+    return NoPlan(tried, unplaced)
+
+
+def _candidates(problem: Problem, llms: Sequence[Options]) -> Iterator[Allocation]:
+    """Distinct allocations, best first, of any shares, then of halves, then of whole GPUs."""
+    units_per_gpu = problem.room.units_per_gpu
+    halves = units_per_gpu // 2 if units_per_gpu % 2 == 0 else units_per_gpu
+    seen: set[Allocation] = set()
+    for step in (1, halves, units_per_gpu):
+        coarse = [options.where(options.fraction_units % step == 0) for options in llms]
+        found = choices(coarse, problem.room.budget_units)
+        for choice in islice(found, problem.request.max_candidates):
+            groups = allocation(coarse, choice)
+            if groups not in seen:
+                seen.add(groups)
+                yield groups

@@ -1,0 +1,115 @@
+"""Placement on cases that a person can check."""
+
+import pytest
+
+from scepsy.errors import InputError
+from scepsy.model.cluster import GpuType, GpuTypeName, regular_cluster
+from scepsy.model.plan import Allocation, Placement, ReplicaGroup
+from scepsy.model.workflow import LlmName
+from scepsy.place.bounds import least_gpus
+from scepsy.place.pack import Unplaced, pack
+from scepsy.place.topology import ReplicaShape, resized
+
+H100 = GpuType(name=GpuTypeName("h100"), memory_bytes=80 * 1024**3)
+
+
+def groups(*wanted: tuple[str, int, int, float]) -> Allocation:
+    """An allocation from (LLM, tensor_parallel, replicas, gpu_fraction)."""
+    return Allocation(
+        tuple(
+            ReplicaGroup(
+                llm=LlmName(llm),
+                gpu_type=H100.name,
+                tensor_parallel=degree,
+                replicas=replicas,
+                gpu_fraction=fraction,
+            )
+            for llm, degree, replicas, fraction in wanted
+        )
+    )
+
+
+def placed(allocation: Allocation, *, nodes: int, gpus_per_node: int) -> Placement:
+    cluster = regular_cluster(H100, nodes=nodes, gpus_per_node=gpus_per_node)
+    placement = pack(allocation, cluster)
+    assert isinstance(placement, Placement), placement.reason
+    return placement
+
+
+def test_fractions_share_few_gpus() -> None:
+    """0.6 + 0.4, 0.5 + 0.3 + 0.2: two GPUs of eight."""
+    wanted = groups(("a", 1, 1, 0.6), ("b", 1, 1, 0.5), ("c", 1, 1, 0.4), ("d", 1, 1, 0.3))
+    wanted = groups(*((g.llm, 1, 1, g.gpu_fraction) for g in wanted.groups), ("e", 1, 1, 0.2))
+
+    assert len(placed(wanted, nodes=1, gpus_per_node=8).used) == 2
+
+
+def test_large_replicas_keep_their_domain_free() -> None:
+    """Small replicas do not split the node that TP 8 needs, though their names come first."""
+    wanted = groups(("a", 1, 4, 0.5), ("b", 8, 1, 1.0))
+
+    placement = placed(wanted, nodes=2, gpus_per_node=8)
+
+    nodes = {r.llm: {gpu.split("/")[0] for gpu in r.gpus} for r in placement.replicas}
+    assert nodes[LlmName("a")].isdisjoint(nodes[LlmName("b")])
+
+
+def test_replicas_of_one_llm_spread_over_nodes() -> None:
+    """Where it costs no GPU, a node that fails takes one of two replicas with it, not both."""
+    placement = placed(groups(("a", 2, 2, 1.0), ("b", 2, 2, 1.0)), nodes=2, gpus_per_node=4)
+
+    where = [(r.llm, r.gpus[0].split("/")[0]) for r in placement.replicas]
+    assert len(set(where)) == 4
+
+
+def test_tensor_parallel_fractions_share_gpus() -> None:
+    """Four halves of TP 4 sit two on each node's four GPUs."""
+    placement = placed(groups(("a", 4, 4, 0.5)), nodes=2, gpus_per_node=4)
+
+    assert set(placement.used.values()) == {1.0}
+
+
+def test_what_finds_no_place_is_named() -> None:
+    cluster = regular_cluster(H100, nodes=2, gpus_per_node=2)
+
+    unplaced = pack(groups(("a", 2, 1, 1.0), ("b", 4, 1, 0.5)), cluster)
+
+    assert isinstance(unplaced, Unplaced)
+    assert unplaced.reason == (
+        "after 1 of 2 replicas no NVLink domain has 4 GPUs with 0.5 free for a replica of `b`"
+    )
+
+
+def test_a_fraction_must_be_whole_units() -> None:
+    cluster = regular_cluster(H100, nodes=1, gpus_per_node=1)
+
+    with pytest.raises(InputError, match=r"0\.25 is not a multiple of 1/10"):
+        pack(groups(("a", 1, 1, 0.25)), cluster)
+    assert isinstance(pack(groups(("a", 1, 1, 0.25)), cluster, units_per_gpu=4), Placement)
+
+
+def test_repeated_packing_gives_the_same() -> None:
+    wanted = groups(("a", 2, 3, 0.4), ("b", 1, 5, 0.3), ("c", 4, 1, 1.0))
+    cluster = regular_cluster(H100, nodes=2, gpus_per_node=8)
+
+    assert pack(wanted, cluster) == pack(wanted, cluster)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "gpus"),
+    [
+        ([], 0),
+        ([(1, 6), (1, 6)], 2),  # no two share
+        ([(1, 5), (1, 5), (1, 1)], 2),
+        ([(8, 1)], 8),  # distinct GPUs
+        ([(1, 7), (1, 7), (1, 7), (1, 4), (1, 4)], 4),  # 4 beside no 7
+    ],
+)
+def test_the_bound_sees_what_cannot_share(shapes: list[tuple[int, int]], gpus: int) -> None:
+    assert least_gpus([ReplicaShape(*shape) for shape in shapes], 10) == gpus
+
+
+def test_a_resized_cluster_keeps_its_domains() -> None:
+    cluster = resized(regular_cluster(H100, nodes=2, gpus_per_node=4), 10)
+
+    assert [len(domain.gpus) for domain in cluster.domains] == [4, 4, 2]
