@@ -136,8 +136,10 @@ class Stage:
         engine.url = f"http://127.0.0.1:{site.port}"
         return engine
 
-    async def gateway(self, *urls: str, sink: object = None, **settings: object) -> RunningGateway:
-        replicas = parse_replicas([f"m={url}" for url in urls])
+    async def gateway(
+        self, *urls: str, llm: str = "m", sink: object = None, **settings: object
+    ) -> RunningGateway:
+        replicas = parse_replicas([f"{llm}={url}" for url in urls])
         config = GatewayConfig(replicas=replicas, port=0, drain_s=0.2, **settings)  # type: ignore[arg-type]
         gateway = await start_gateway(config, sink=sink)  # type: ignore[arg-type]
         self._stack.push_async_callback(gateway.stop)
