@@ -1,0 +1,37 @@
+"""The guide names everything that a user can meet."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from scepsy.gateway.identify import Rung
+from scepsy.gateway.metrics import GatewayMetrics
+from scepsy.gateway.openai import ENDPOINTS
+from scepsy.gateway.pool import ReplicaPool, parse_replicas
+from scepsy.model.execution import CallStatus
+from scepsy.policy.route import least_loaded
+
+ROOT = Path(__file__).parents[3]
+GUIDE = (ROOT / "docs/guides/gateway.md").read_text()
+
+
+def metrics():
+    pool = ReplicaPool(parse_replicas(["m=http://a"]), least_loaded, lambda: 0.0)
+    page = GatewayMetrics(pool).page().decode()
+    return [name for name in re.findall(r"^# TYPE (\S+)", page, re.M) if "_created" not in name]
+
+
+@pytest.mark.parametrize(
+    "name", [*metrics(), *Rung, *CallStatus, *ENDPOINTS, "--record-content", "--speedup"]
+)
+def test_it_is_in_the_guide(name):
+    assert f"`{name}`" in GUIDE
+
+
+def test_every_code_is_in_the_guide():
+    sources = (ROOT / "src/scepsy/gateway").glob("*.py")
+    codes = {code for path in sources for code in re.findall(r'code="(\w+)"', path.read_text())}
+
+    assert len(codes) > 10
+    assert [code for code in sorted(codes) if f"`{code}`" not in GUIDE] == []
