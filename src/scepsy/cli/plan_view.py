@@ -182,9 +182,9 @@ def _remarks(plan: Plan) -> Iterator[str]:
     if plan.slo is not None:
         yield f"SLO met: {plan.slo}"
     if plan.passed_over and plan.objective_s is not None and plan.bound_s is not None:
-        more = plan.objective_s / plan.bound_s - 1
+        less = 1 - plan.bound_s / plan.objective_s
         yield (
-            f"{plan.passed_over} better allocations could not be placed"
-            f"{' or missed the SLO' if plan.slo else ''}; "
-            f"this one's mean latency is {more:.1%} above the least of them"
+            f"{plan.passed_over} faster allocations do not fit the GPUs"
+            f"{' or miss the SLO' if plan.slo else ''}; "
+            f"the fastest would have {less:.1%} less mean latency"
         )

@@ -23,8 +23,10 @@ _MOST_UNITS = 1_000_000
 """Budget up to which the fewest GPUs for a rate are looked for."""
 _MOST_GROWTH = 32
 """Clusters this many times as large are looked at to meet an SLO."""
-_CANDIDATES = 8
-"""Allocations tried for each rate and size that may be proposed."""
+_PLACED = 100
+"""Allocations tried to be placed for each rate and size that may be proposed."""
+_PREDICTED = 8
+"""Allocations whose percentiles are looked at for each size of cluster."""
 _BISECTIONS = 14
 _BELOW = 1 - 1e-6
 """A rate this near to saturation stands for saturation."""
@@ -205,7 +207,7 @@ def _without_slo(problem: Problem) -> Problem:
 
 
 def _has_plan(problem: Problem) -> bool:
-    few = replace(problem.request, max_candidates=_CANDIDATES)
+    few = replace(problem.request, max_candidates=_PLACED)
     return isinstance(find_plan(replace(problem, request=few)), Plan)
 
 
@@ -238,7 +240,7 @@ def _fewest_gpus_within_slo(problem: Problem) -> int | None:
     units_per_gpu = problem.room.units_per_gpu
 
     def meets(gpus: int) -> bool:
-        return problem.meets_slo(gpus * units_per_gpu, candidates=_CANDIDATES)
+        return problem.meets_slo(gpus * units_per_gpu, candidates=_PREDICTED)
 
     have = high = len(problem.request.cluster.gpus)
     while not meets(high):

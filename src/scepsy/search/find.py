@@ -14,6 +14,9 @@ from scepsy.search.exact import allocation, choices
 from scepsy.search.frontier import Options
 from scepsy.search.problem import Problem, slo_value_s
 
+_MOST_PREDICTED = 64
+"""Allocations that can be placed, best first, of which one must meet the SLO."""
+
 
 @dataclass(frozen=True, slots=True)
 class NoPlan:
@@ -22,7 +25,7 @@ class NoPlan:
     tried: int
     """Allocations that sustain the rates; 0 where there is none."""
     unplaced: Unplaced | None
-    """Why the best of those that meet the SLO could not be placed; None where none meets it."""
+    """Why the best of those that could not be placed could not; None where all could."""
 
 
 def find_plan(problem: Problem) -> Plan | NoPlan:
@@ -31,34 +34,34 @@ def find_plan(problem: Problem) -> Plan | NoPlan:
     Raises:
         MissingError: a stage has no profile on the cluster's GPU type.
     """
-    request = problem.request
+    request, slo = problem.request, problem.request.slo
     bound_s: float | None = None
     unplaced: Unplaced | None = None
-    tried = 0
+    tried = predicted = 0
     for groups in _candidates(problem, problem.options()):
-        prediction = problem.predict(groups)
-        objective_s = problem.objective_s(prediction)
-        bound_s = objective_s if bound_s is None else bound_s
-        if request.slo is not None and slo_value_s(prediction, request.slo) > request.slo.bound_s:
-            tried += 1
-            if problem.best_decides:
-                break
-            continue
+        if bound_s is None:
+            bound_s = problem.objective_s(problem.predict(groups))
         placement = pack(groups, request.cluster, units_per_gpu=request.units_per_gpu)
-        if not isinstance(placement, Unplaced):
-            return Plan(
-                cluster=request.cluster,
-                rates=tuple(workflow.rate for workflow in problem.workflows),
-                slo=request.slo,
-                allocation=groups,
-                placement=placement,
-                prediction=prediction,
-                objective_s=objective_s,
-                bound_s=bound_s,
-                passed_over=tried,
-            )
-        unplaced = unplaced or placement
+        if isinstance(placement, Unplaced):
+            unplaced = unplaced or placement
+        else:
+            prediction = problem.predict(groups)
+            if slo is None or slo_value_s(prediction, slo) <= slo.bound_s:
+                return Plan(
+                    cluster=request.cluster,
+                    rates=tuple(workflow.rate for workflow in problem.workflows),
+                    slo=slo,
+                    allocation=groups,
+                    placement=placement,
+                    prediction=prediction,
+                    objective_s=problem.objective_s(prediction),
+                    bound_s=bound_s,
+                    passed_over=tried,
+                )
+            predicted += 1
         tried += 1
+        if predicted == (1 if problem.best_decides else _MOST_PREDICTED):
+            break
     return NoPlan(tried, unplaced)
 
 

@@ -35,8 +35,8 @@ class PlanRequest:
     units_per_gpu: int = UNITS_PER_GPU
     """GPUs are shared in fractions of 1 over this; profiled fractions that do not fit are left
     out, so 1 gives whole GPUs only."""
-    max_candidates: int = 64
-    """Allocations tried, best first, until one meets the SLO and can be placed."""
+    max_candidates: int = 1000
+    """Allocations tried, best first, until one can be placed and meets the SLO."""
 
 
 @dataclass(frozen=True, slots=True)
