@@ -11,12 +11,12 @@ in one go: only their total duration is asked for, and a run is cut where a call
 result is that of stepping one by one, which the tests check.
 """
 
-import heapq
 from collections import deque
 from dataclasses import dataclass, field
 
 from scepsy.errors import InputError
 from scepsy.profiles.step_time import EngineSpec
+from scepsy.sim.decode_batch import Decode, DecodeBatch
 from scepsy.sim.engine_call import (
     EngineCall,
     EngineEvent,
@@ -55,19 +55,16 @@ class _Sequence:
     chunk_tokens: int = 0
     """Prompt tokens that the step under way computes."""
     generated_tokens: int = 0
-    """At ``joined_step`` while decoding."""
-    joined_step: int = 0
-    """Step count when the call began to decode; -1 while it does not."""
-    cached_tokens: int = -1
-    """Prefix hit when first scheduled; -1 before that."""
+    """By the time it last began to decode, where it does."""
+    decode: Decode | None = None
+    """Its place among the decoding calls."""
+    cached_tokens: int | None = None
+    """Prefix hit when first scheduled; None before that."""
     held: list[int] = field(default_factory=list)
     """Ids of the cached blocks that it holds; its other blocks are private."""
     registered: int = 0
     """Ids of the chain that were offered for sharing so far."""
     cancelled: bool = False
-
-    def __post_init__(self) -> None:
-        self.joined_step = -1
 
 
 class Engine:
@@ -85,15 +82,11 @@ class Engine:
         self._cache = KvCache(spec.kv_blocks)
         self._calls: dict[str, _Sequence] = {}
         self._waiting: deque[_Sequence] = deque()
-        self._running: dict[str, _Sequence] = {}  # sorted by arrival, as admission is in order
+        self._running: dict[str, _Sequence] = {}  # by arrival, as admission is in order
         self._prefilling: list[_Sequence] = []
         self._cancelled: list[_Sequence] = []
         self._events: list[EngineEvent] = []
-        # Decoding calls, in aggregate
-        self._decodes = 0
-        self._decode_context_tokens = 0
-        self._ends: list[tuple[int, int, _Sequence]] = []  # heap of (step count at end, order, _)
-        self._due_blocks = [0] * spec.block_tokens  # by step count % block_tokens
+        self._batch = DecodeBatch(spec.block_tokens)
         # The step, or run of decode steps, under way
         self._now_s = -_INF
         self._start_s = -_INF
@@ -104,14 +97,11 @@ class Engine:
         self._prefill_context_tokens = 0
         self._admitting = True
         # Totals
-        self._steps = 0
         self._arrivals = 0
         self._prompt_tokens = 0
         self._hit_tokens = 0
         self._generated_tokens = 0
         self._preemptions = 0
-
-    # ---- Interface
 
     def submit(self, now_s: float, call: EngineCall) -> None:
         """Let a call arrive.
@@ -141,7 +131,7 @@ class Engine:
             self._set_end()
         elif len(self._waiting) == 1 and len(self._running) < self._max_seqs:
             self._cut(now_s)
-        # Otherwise an earlier call waits: it cut the run, or can't join before a call ends.
+        # Else a call waits already: it cut the run, or can't join before another ends.
 
     def cancel(self, now_s: float, call_id: str) -> None:
         """Withdraw a call: no more events, and it leaves the batch when the step under way ends.
@@ -164,9 +154,10 @@ class Engine:
         """An instant (s) before which nothing observable happens; infinite when idle.
 
         Usually the next first token or end of a call. Where it only ends a step, nothing comes of
-        advancing to it, and the next answer is later.
+        advancing to it, and the next answer is later. While events wait to be collected it is the
+        instant last advanced to.
         """
-        return self._events[0].at_s if self._events else self._end_s
+        return self._now_s if self._events else self._end_s
 
     def advance(self, now_s: float) -> list[EngineEvent]:
         """Run up to and including ``now_s``; give what happened since last time, in time order."""
@@ -184,7 +175,7 @@ class Engine:
         if sequence is None:
             raise InputError(f"call {call_id} is not in the engine")
         done = self._generated(sequence)
-        return done if sequence.joined_step < 0 else done + self._whole_steps(self._now_s)
+        return done if sequence.decode is None else done + self._whole_steps(self._now_s)
 
     def statistics(self) -> EngineStatistics:
         """State by the instant last advanced to."""
@@ -193,16 +184,14 @@ class Engine:
         return EngineStatistics(
             running=len(self._running),
             waiting=len(self._waiting),
-            kv_used_blocks=self._cache.used_blocks + self._due(1, begun),
+            kv_used_blocks=self._cache.used_blocks + self._batch.blocks_due(1, begun),
             kv_blocks=self._cache.blocks,
             prompt_tokens=self._prompt_tokens,
             cached_tokens=self._hit_tokens,
-            generated_tokens=self._generated_tokens + self._decodes * done,
+            generated_tokens=self._generated_tokens + len(self._batch) * done,
             preemptions=self._preemptions,
-            steps=self._steps + done,
+            steps=self._batch.steps + done,
         )
-
-    # ---- Time
 
     def _run_to(self, now_s: float) -> None:
         if now_s < self._now_s:
@@ -214,11 +203,10 @@ class Engine:
     def _complete(self) -> None:
         """End the run under way, and begin the next step at that instant."""
         at_s, steps = self._end_s, self._run_steps
-        self._cache.take(self._due(1, steps))
-        self._steps += steps
-        self._decode_context_tokens += self._decodes * steps
-        self._generated_tokens += self._decodes * steps
-        ended = self._take_ended()
+        self._cache.take(self._batch.blocks_due(1, steps))
+        self._batch.step(steps)
+        self._generated_tokens += len(self._batch) * steps
+        ended = [self._running[decode.call_id] for decode in self._batch.ended()]
         if self._prefill_tokens:
             ended += self._finish_prefills(at_s)
         for sequence in self._cancelled:
@@ -226,20 +214,15 @@ class Engine:
         self._cancelled.clear()
         for sequence in ended:
             if not sequence.cancelled:
-                self._release(sequence)
-                del self._calls[sequence.call.id]
-                call = sequence.call
-                self._events.append(
-                    Finished(at_s, call.id, call.output_tokens, sequence.cached_tokens)
-                )
+                self._finish(sequence, at_s)
         self._begin(at_s)
 
     def _begin(self, at_s: float) -> None:
         """Decide what the next step computes."""
         self._start_s = at_s
         self._admitting = not self._make_room(at_s)  # as vLLM: not in a step that preempted
-        self._cache.take(self._due_blocks[self._steps % self._block_tokens])
-        self._budget_tokens = self.spec.chunk_tokens - self._decodes
+        self._cache.take(self._batch.blocks_due(0, 1))
+        self._budget_tokens = self.spec.chunk_tokens - len(self._batch)
         self._prefill_tokens = self._prefill_context_tokens = 0
         for sequence in self._prefilling:
             self._schedule_chunk(sequence)
@@ -253,12 +236,14 @@ class Engine:
             self._end_s = self._start_s + self._times.step_s(
                 prefill_tokens=self._prefill_tokens,
                 prefill_context_tokens=self._prefill_context_tokens,
-                decodes=self._decodes,
-                decode_context_tokens=self._decode_context_tokens,
+                decodes=len(self._batch),
+                decode_context_tokens=self._batch.context_tokens,
             )
-        elif self._decodes:
+        elif self._batch:
             if self._admitting or not self._waiting:
-                self._run_steps = self._steps_with_room(self._first_end() - self._steps)
+                self._run_steps = self._batch.steps_with_room(
+                    self._batch.steps_left, self._cache.available_blocks
+                )
             self._end_s = self._start_s + self._run_s(self._run_steps)
         else:
             self._run_steps = 0
@@ -266,7 +251,9 @@ class Engine:
 
     def _run_s(self, steps: int) -> float:
         return self._times.decode_run_s(
-            decodes=self._decodes, decode_context_tokens=self._decode_context_tokens, steps=steps
+            decodes=len(self._batch),
+            decode_context_tokens=self._batch.context_tokens,
+            steps=steps,
         )
 
     def _whole_steps(self, now_s: float) -> int:
@@ -300,15 +287,10 @@ class Engine:
         elif done + 1 < self._run_steps:
             self._run_steps, self._end_s = done + 1, self._start_s + self._run_s(done + 1)
 
-    # ---- Batch
-
     def _admit(self) -> None:
-        while (
-            self._waiting
-            and self._admitting
-            and self._budget_tokens
-            and len(self._running) < self._max_seqs
-        ):
+        if not self._admitting:
+            return
+        while self._waiting and self._budget_tokens and len(self._running) < self._max_seqs:
             sequence = self._waiting[0]
             target = sequence.target_tokens
             reusable = sequence.chain[: (target - 1) // self._block_tokens]
@@ -319,7 +301,7 @@ class Engine:
             sequence.held = list(reusable[:hits])
             sequence.registered = hits
             sequence.computed_tokens = hits * self._block_tokens
-            if sequence.cached_tokens < 0:
+            if sequence.cached_tokens is None:
                 sequence.cached_tokens = sequence.computed_tokens
                 self._prompt_tokens += sequence.call.prompt_tokens
                 self._hit_tokens += sequence.cached_tokens
@@ -357,52 +339,31 @@ class Engine:
                 self._generated_tokens += 1
                 sequence.generated_tokens += 1
                 if sequence.generated_tokens == 1 and not sequence.cancelled:
-                    self._events.append(FirstToken(at_s, sequence.call.id, sequence.cached_tokens))
+                    cached = sequence.cached_tokens or 0
+                    self._events.append(FirstToken(at_s, sequence.call.id, cached))
                 if sequence.generated_tokens == sequence.call.output_tokens:
                     ended.append(sequence)
                 else:
-                    self._join_decodes(sequence)
+                    sequence.decode = self._batch.join(
+                        sequence.call.id,
+                        sequence.order,
+                        kv_tokens=sequence.computed_tokens,
+                        left_tokens=sequence.call.output_tokens - sequence.generated_tokens,
+                    )
         self._prefilling = unfinished
         return ended
 
-    def _join_decodes(self, sequence: _Sequence) -> None:
-        sequence.joined_step = self._steps
-        self._decodes += 1
-        self._decode_context_tokens += self._kv_tokens(sequence)
-        self._due_blocks[self._block_due(sequence)] += 1
-        left = sequence.call.output_tokens - sequence.generated_tokens
-        heapq.heappush(self._ends, (self._steps + left, sequence.order, sequence))
-
-    def _leave_decodes(self, sequence: _Sequence) -> None:
-        self._decodes -= 1
-        self._decode_context_tokens -= self._kv_tokens(sequence)
-        self._due_blocks[self._block_due(sequence)] -= 1
-        sequence.generated_tokens = self._generated(sequence)
-        sequence.joined_step = -1
-
-    def _first_end(self) -> int:
-        """Step count at which the first of the decoding calls ends."""
-        ends = self._ends
-        while True:
-            step, _, sequence = ends[0]
-            if sequence.joined_step >= 0 and step == self._end_step(sequence):
-                return step
-            heapq.heappop(ends)  # it was preempted or cancelled
-
-    def _take_ended(self) -> list[_Sequence]:
-        """Decoding calls that end with the step that was just counted, by arrival."""
-        ended: list[_Sequence] = []
-        while self._ends and self._ends[0][0] <= self._steps:
-            step, _, sequence = heapq.heappop(self._ends)
-            if sequence.joined_step >= 0 and step == self._end_step(sequence):
-                ended.append(sequence)
-        return ended
+    def _finish(self, sequence: _Sequence, at_s: float) -> None:
+        self._release(sequence)
+        call = sequence.call
+        del self._calls[call.id]
+        cached = sequence.cached_tokens or 0
+        self._events.append(Finished(at_s, call.id, call.output_tokens, cached))
 
     def _make_room(self, at_s: float) -> bool:
         """Preempt until there is a block for each decode that needs one; say if any was."""
-        slot = self._steps % self._block_tokens
         preempted = False
-        while self._due_blocks[slot] > self._cache.available_blocks:
+        while self._batch.blocks_due(0, 1) > self._cache.available_blocks:
             preempted = True
             sequence = self._running[next(reversed(self._running))]
             self._release(sequence)
@@ -415,63 +376,25 @@ class Engine:
 
     def _release(self, sequence: _Sequence) -> None:
         """Take a call out of the batch; what it computed stays cached."""
-        if sequence.joined_step >= 0:
-            self._leave_decodes(sequence)
+        tokens = sequence.computed_tokens
+        if sequence.decode is not None:
+            sequence.generated_tokens = self._generated(sequence)
+            tokens = sequence.call.prompt_tokens + sequence.generated_tokens - 1
+            self._batch.leave(sequence.decode)
+            sequence.decode = None
         elif sequence in self._prefilling:
             self._prefilling.remove(sequence)
         del self._running[sequence.call.id]
-        tokens = self._kv_tokens(sequence)
         blocks = self._blocks(max(tokens, sequence.target_tokens))
         cacheable = sequence.chain[sequence.registered : tokens // self._block_tokens]
         self._cache.release(sequence.held, blocks - len(sequence.held), cacheable)
         sequence.held = []
-
-    # ---- Quantities of a call
 
     def _blocks(self, tokens: int) -> int:
         return -(-tokens // self._block_tokens)
 
     def _generated(self, sequence: _Sequence) -> int:
         """Output tokens by the end of the last step that was counted."""
-        if sequence.joined_step < 0:
+        if sequence.decode is None:
             return sequence.generated_tokens
-        return sequence.generated_tokens + self._steps - sequence.joined_step
-
-    def _kv_tokens(self, sequence: _Sequence) -> int:
-        """Tokens in KV. The last generated one is not: the next step computes it."""
-        generated = self._generated(sequence)
-        if sequence.computed_tokens < sequence.target_tokens or not generated:
-            return sequence.computed_tokens
-        return sequence.call.prompt_tokens + generated - 1
-
-    def _end_step(self, sequence: _Sequence) -> int:
-        return sequence.joined_step + sequence.call.output_tokens - sequence.generated_tokens
-
-    # ---- Blocks that decoding calls will need
-
-    def _block_due(self, sequence: _Sequence) -> int:
-        """Step count, modulo block size, at which a decoding call needs its next block."""
-        tokens = sequence.call.prompt_tokens + sequence.generated_tokens
-        return (sequence.joined_step + 1 - tokens) % self._block_tokens
-
-    def _due(self, first: int, end: int) -> int:
-        """Blocks that the steps [first, end) of the run under way need."""
-        if end <= first or not self._decodes:
-            return 0
-        cycles, rest = divmod(end - first, self._block_tokens)
-        due, size = self._due_blocks, self._block_tokens
-        start = self._steps + first
-        return cycles * self._decodes + sum(due[(start + i) % size] for i in range(rest))
-
-    def _steps_with_room(self, steps: int) -> int:
-        """Decode steps, at most ``steps``, until blocks run out; the first has its blocks."""
-        room = self._cache.available_blocks
-        size = self._block_tokens
-        if self._decodes * (steps // size + 1) <= room:
-            return steps
-        cycles, room = divmod(room, self._decodes)
-        fit = 1 + cycles * size
-        while fit < steps and self._due_blocks[(self._steps + fit) % size] <= room:
-            room -= self._due_blocks[(self._steps + fit) % size]
-            fit += 1
-        return min(fit, steps)
+        return sequence.generated_tokens + self._batch.steps - sequence.decode.joined_step
