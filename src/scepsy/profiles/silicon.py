@@ -34,6 +34,8 @@ MIN_KV_TOKENS = 4096
 """KV tokens that a replica must have room for to be worth starting."""
 
 _CONTEXT_STEPS_PER_OCTAVE = 2
+_FAR = 64
+"""How far beyond its table a step is thought to cost more and more, as multiples of its end."""
 
 
 class TableStepTimes:
@@ -43,12 +45,12 @@ class TableStepTimes:
         self, table: StepTable, *, tensor_parallel: int = 1, gpu_fraction: float = 1.0
     ) -> None:
         slower = prefill_slowdown(gpu_fraction, tensor_parallel=tensor_parallel)
-        self._new_tokens = list(table.new_tokens)
-        self._cached_tokens = list(table.cached_tokens)
-        self._prefill_s = _never_falling([[slower * s for s in row] for row in table.prefill_s])
-        self._decodes = list(table.decodes)
+        prefill_s = _never_falling([[slower * s for s in row] for row in table.prefill_s])
+        self._new_tokens, prefill_s = _continued(table.new_tokens, prefill_s)
+        self._cached_tokens, columns = _continued(table.cached_tokens, _transposed(prefill_s))
+        self._prefill_s = _never_falling(_transposed(columns))
         self._contexts = _context_grid(table)
-        self._decode_s = _never_falling(
+        decode_s = _never_falling(
             [
                 _decode_row(
                     table,
@@ -59,10 +61,12 @@ class TableStepTimes:
                 for row, decodes in enumerate(table.decodes)
             ]
         )
+        self._decodes, decode_s = _continued(table.decodes, decode_s)
+        self._decode_s = _never_falling(decode_s)
         self._base = _Line(
             _lower_hull(
-                [(n, row[0]) for n, row in zip(self._new_tokens, self._prefill_s, strict=True)]
-                + [(b, row[0]) for b, row in zip(self._decodes, self._decode_s, strict=True)]
+                _first_column(table.new_tokens, self._prefill_s)
+                + _first_column(table.decodes, self._decode_s)
             )
         )
         self._decode_lines: dict[int, _Line] = {}
@@ -99,7 +103,7 @@ class TableStepTimes:
         return (line.integral(first + steps * decodes) - line.integral(first)) / decodes
 
     def _prefill(self, new_tokens: int, cached_tokens: int) -> float:
-        """Bilinear in the table; the outermost cells continue beyond it."""
+        """Bilinear in the table."""
         rows, columns = self._new_tokens, self._cached_tokens
         i = min(max(bisect_right(rows, new_tokens), 1), len(rows) - 1)
         j = min(max(bisect_right(columns, cached_tokens), 1), len(columns) - 1)
@@ -173,6 +177,23 @@ def _decode_row(
     return [slowdown * line.at(max(context / decodes, shortest)) for context in contexts]
 
 
+def _continued(axis: Sequence[int], rows: list[list[float]]) -> tuple[list[int], list[list[float]]]:
+    """The rows with one far beyond the last, on the lines through the last two."""
+    far = axis[-1] * _FAR
+    steps = (far - axis[-1]) / (axis[-1] - axis[-2])
+    row = [last + steps * (last - before) for before, last in zip(rows[-2], rows[-1], strict=True)]
+    return [*axis, far], [*rows, row]
+
+
+def _first_column(axis: Sequence[int], rows: list[list[float]]) -> list[tuple[int, float]]:
+    """Times without cached tokens or context, where the table has them."""
+    return [(x, row[0]) for x, row in zip(axis, rows, strict=False)]
+
+
+def _transposed(rows: list[list[float]]) -> list[list[float]]:
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
 def _never_falling(rows: list[list[float]]) -> list[list[float]]:
     """Lower each value to the least of those at no smaller row and column.
 
@@ -230,8 +251,9 @@ def engine_spec(
     token_bytes = spec.replica_kv_bytes_per_token(tensor_parallel)
     if (short_bytes := MIN_KV_TOKENS * token_bytes - kv_bytes) > 0:
         raise InfeasibleError(
-            f"{spec.name} at tensor parallel {tensor_parallel} does not fit on {gpu_fraction:g} "
-            f"of each {gpu.name}: {format_bytes(short_bytes / tensor_parallel)} short on each",
+            f"{spec.name} at tensor parallel {tensor_parallel} does not fit on a GPU fraction of "
+            f"{gpu_fraction:g} of {gpu.name}: {format_bytes(short_bytes / tensor_parallel)} short "
+            "on each GPU",
             hint="take a larger fraction, a higher tensor parallel degree or a larger GPU",
         )
     source = table.source if spec.table == spec.hf_name else f"{table.source}, of {spec.table}"
