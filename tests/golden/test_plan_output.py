@@ -160,7 +160,7 @@ def test_weights_and_whole_gpus(scene: Path) -> None:
             ("--rate", "rag=1", "--weight", "beam-search=2"),
             {},
             InputError,
-            "unknown workflow `beam-search`|a weight but no rate",
+            "a weight but no rate is given for: beam-search",
         ),
         (("--rate", "rag=1", "--slo", "fast"), {}, InputError, "`fast` is not an SLO"),
         (("--rate", "rag=1"), {"traces": "empty.db"}, MissingError, "no executions"),

@@ -168,7 +168,10 @@ def test_choices_come_in_order_and_none_is_left_out(seed: int) -> None:
 def test_more_units_never_cost_more(seed: int) -> None:
     """The least cost does not rise with the budget, nor with fewer LLMs."""
     instance = Instance(seed)
-    tables = least_cost_s(instance.llms, instance.room.budget_units)
+    budget = instance.room.budget_units
+    tables = least_cost_s(instance.llms, budget)
+
+    assert (least_cost_s(instance.llms, budget // 2) == tables[:, : budget // 2 + 1]).all()
 
     assert (tables[:, 1:] <= tables[:, :-1]).all()
     assert (tables[1:] <= tables[:-1]).all()

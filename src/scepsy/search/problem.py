@@ -126,9 +126,12 @@ def problem(request: PlanRequest) -> Problem:
     rates = _by_workflow(request.rates, recorded, "rate")
     if not rates:
         raise InputError("no rate is given", hint="give at least one, e.g. `--rate rag=2`")
+    if idle := sorted({weight.workflow for weight in request.weights} - set(rates)):
+        raise InputError(
+            f"a weight but no rate is given for: {', '.join(idle)}",
+            hint=f"rates are given for: {', '.join(sorted(rates))}",
+        )
     weights = _by_workflow(request.weights, recorded, "weight")
-    if idle := sorted(set(weights) - set(rates)):
-        raise InputError(f"a weight but no rate is given for: {', '.join(idle)}")
     types = sorted({gpu.type for gpu in request.cluster.gpus})
     if len(types) > 1:
         raise InputError(
