@@ -1,16 +1,15 @@
 """How commands talk: data on stdout, everything else on stderr, errors without a traceback."""
 
-import dataclasses
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import orjson
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -20,6 +19,9 @@ out = Console(highlight=False)
 """For data."""
 err = Console(stderr=True, highlight=False)
 """For talk: progress, warnings, errors."""
+
+_UNBOUNDED_WIDTH = 10_000
+"""Of a pipe or file: there, nothing is cut or wrapped."""
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -37,10 +39,7 @@ def print_json_line(value: object) -> None:
 
 
 def _plain(value: object) -> object:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-    if isinstance(value, Enum):
-        return value.value
+    """What orjson does not know of by itself."""
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, frozenset | set):
@@ -54,8 +53,9 @@ def print_table(title: str, header: Iterable[str], rows: Iterable[Iterable[str]]
     for at, name in enumerate(header):
         table.add_column(name, justify="left" if at == 0 else "right")
     for row in rows:
-        table.add_row(*row)
-    out.print(table)
+        table.add_row(*map(escape, row))
+    console = out if out.is_terminal else Console(file=out.file, width=_UNBOUNDED_WIDTH)
+    console.print(table)
 
 
 def say(message: str) -> None:
@@ -65,14 +65,10 @@ def say(message: str) -> None:
 
 def fail(error: ScepsyError) -> NoReturn:
     """Say what is wrong and what to do, and exit 1."""
-    err.print(f"[bold red]error:[/] {_escape(str(error))}")
+    err.print(f"[bold red]error:[/] {escape(str(error))}")
     if error.hint:
-        err.print(f"[bold]hint:[/] {_escape(error.hint)}")
+        err.print(f"[bold]hint:[/] {escape(error.hint)}")
     raise typer.Exit(1)
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
 
 
 @contextmanager

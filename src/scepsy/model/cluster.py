@@ -59,13 +59,8 @@ class Cluster:
             raise InputError(f"GPU ids appear twice: {', '.join(sorted(twice))}")
         if unknown := {g.type for g in self.gpus} - {t.name for t in self.types}:
             raise InputError(f"GPU types are not described: {', '.join(sorted(unknown))}")
-        if mixed := [
-            d for d in {g.domain for g in self.gpus} if len({g.type for g in self._of(d)}) > 1
-        ]:
+        if mixed := [d.name for d in self.domains if len({g.type for g in d.gpus}) > 1]:
             raise InputError(f"NVLink domains mix GPU types: {', '.join(sorted(mixed))}")
-
-    def _of(self, domain: DomainName) -> tuple[Gpu, ...]:
-        return tuple(gpu for gpu in self.gpus if gpu.domain == domain)
 
     @property
     def domains(self) -> tuple[NvlinkDomain, ...]:

@@ -68,7 +68,8 @@ class Call:
     def __post_init__(self) -> None:
         if self.prompt_tokens < 0 or self.output_tokens < 0:
             raise InputError(f"call {self.id}: tokens must be >= 0")
-        if not self.start_s <= (self.first_token_s or self.start_s) <= self.end_s:
+        first_s = self.start_s if self.first_token_s is None else self.first_token_s
+        if not self.start_s <= first_s <= self.end_s:
             raise InputError(
                 f"call {self.id}: need start <= first token <= end, got "
                 f"{self.start_s}, {self.first_token_s}, {self.end_s}"
