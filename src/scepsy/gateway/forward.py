@@ -247,7 +247,8 @@ class Forwarder:
                     exchange.response += chunk
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             return _reason(error)
-        return None if watch.has_finished or upstream.status >= 400 else "the answer has no end"
+        is_whole = watch.has_finished or watch.answer.is_error or upstream.status >= 400
+        return None if is_whole else "the answer has no end"
 
 
 async def _write(response: web.StreamResponse, data: bytes) -> None:

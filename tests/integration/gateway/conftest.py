@@ -57,6 +57,12 @@ class Engine:
             return web.json_response({"error": {"message": "out of memory"}}, status=500)
         if self.behaviour == "refuse":
             return web.json_response({"error": {"message": "prompt too long"}}, status=400)
+        if self.behaviour == "die in body":
+            response = web.StreamResponse(headers={"Content-Length": "1000"})
+            await response.prepare(request)
+            await response.write(b"{")
+            request.transport.close()
+            return response
         if self.behaviour == "wait":
             await self.gate.wait()
         if body.get("stream"):

@@ -157,6 +157,28 @@ async def test_a_refused_connection_sends_the_call_to_another_replica(stage):
     assert await stage.inflight(gateway) == 0
 
 
+async def test_an_engine_that_dies_inside_its_answer_is_a_502(stage):
+    engine = await stage.engine("die in body")
+    gateway = await stage.gateway(engine.url)
+
+    status, body = await ask(stage, gateway)
+
+    assert (status, orjson.loads(body)["error"]["code"]) == (502, "no_answer")
+    assert len(engine.seen) == 1
+    assert await counted(stage, gateway, "error") == 1
+
+
+async def test_an_error_that_the_engine_reports_in_its_stream_is_passed_on_alone(stage):
+    engine = await stage.engine("ends without end")
+    engine.events = lambda: [b'data: {"error": {"message": "out of memory"}}\n\n']
+    gateway = await stage.gateway(engine.url)
+
+    _, body = await ask(stage, gateway, STREAM)
+
+    assert body == engine.events()[0]
+    assert await counted(stage, gateway, "error") == 1
+
+
 @pytest.mark.parametrize("replicas", [1, 3])
 async def test_where_no_replica_can_be_reached_the_answer_is_503(stage, replicas):
     gateway = await stage.gateway(*(unused_url() for _ in range(replicas)))

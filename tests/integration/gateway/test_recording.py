@@ -183,6 +183,31 @@ async def test_a_disk_too_slow_costs_records_not_calls(stage, monkeypatch, caplo
     assert [r.levelname for r in caplog.records if r.levelno >= logging.ERROR] == ["ERROR"]
 
 
+async def test_content_beyond_the_bound_is_left_out_and_counted(stage, tmp_path, monkeypatch):
+    monkeypatch.setattr("scepsy.gateway.record.MAX_QUEUED_CONTENT_BYTES", 100)
+    engine = await stage.engine()
+    gateway = await stage.gateway(engine.url, record=tmp_path / "t.db", record_content=True)
+
+    await ask(stage, gateway, CHAT)
+    await gateway.flush()
+
+    assert await stage.metric(gateway, "unrecorded_contents_total") == 1
+    assert await stage.metric(gateway, "recorded_calls_total") == 1
+
+
+async def test_content_that_cannot_be_written_is_counted(stage, tmp_path):
+    engine = await stage.engine()
+    store = SqliteTraceStore.open(tmp_path / "t.db")
+    store._connection.execute("DROP TABLE contents")
+    gateway = await stage.gateway(engine.url, sink=store, record_content=True)
+
+    await ask(stage, gateway, CHAT)
+    await gateway.flush()
+
+    assert await stage.metric(gateway, "unrecorded_contents_total") == 1
+    assert await stage.metric(gateway, "recorded_calls_total") == 1
+
+
 class StuckSink:
     """A disk that answers only when it is let."""
 
