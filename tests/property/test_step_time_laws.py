@@ -1,6 +1,6 @@
 """More of anything never makes a step faster, on any published table and any share of a GPU."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from scepsy.model.cluster import GpuTypeName
@@ -45,6 +45,9 @@ def step_s(times: TableStepTimes, step: tuple[int, int, int, int]) -> float:
 
 
 @given(replicas, shares, st.tuples(chunks, contexts, few, contexts), st.integers(0, 3), growths)
+@example(
+    (GpuTypeName("a100"), "Qwen/Qwen3-0.6B", 1), 0.1, (0, 0, 600, 0), 3, 16_385
+)  # off the grid
 def test_a_step_never_gets_faster_with_more_work(
     replica: tuple[GpuTypeName, str, int],
     share: float,

@@ -135,6 +135,13 @@ def test_a_run_of_decodes_is_the_sum_of_its_steps() -> None:
         assert run_s == pytest.approx(one_by_one_s, rel=1e-3)
 
 
+def test_where_times_grow_linearly_a_run_is_its_steps_exactly() -> None:
+    times = TableStepTimes(table())
+    run_s = times.decode_run_s(decodes=100, decode_context_tokens=5000, steps=20)
+    one_by_one_s = sum(step_s(times, 0, 0, 100, 5000 + 100 * step) for step in range(20))
+    assert run_s == pytest.approx(one_by_one_s, rel=1e-9)
+
+
 def test_no_decodes_or_no_steps_take_no_time() -> None:
     times = TableStepTimes(table())
     assert times.decode_run_s(decodes=0, decode_context_tokens=0, steps=5) == 0
