@@ -222,7 +222,8 @@ def summary(records: Sequence[ExecutionRecord]) -> Mapping[str, Mapping[str, flo
     return found
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m examples.load", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
@@ -256,7 +257,8 @@ def _workflows(options: argparse.Namespace) -> list[ExampleWorkflow]:
     ]
 
 
-async def _main(options: argparse.Namespace) -> tuple[ExecutionRecord, ...]:
+async def run(options: argparse.Namespace) -> tuple[ExecutionRecord, ...]:
+    """Run the load that the options ask for, and print each record as it is made."""
     workflows = _workflows(options)
     async with connect(options.base_url, options.api_key) as client:
         load = Load(
@@ -283,7 +285,7 @@ async def _main(options: argparse.Namespace) -> tuple[ExecutionRecord, ...]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the load; records on stdout, a summary on stderr. Gives 1 if an execution failed."""
     with suppress(KeyboardInterrupt):
-        records = uvloop.run(_main(_parse(arguments)))
+        records = uvloop.run(run(parse(arguments)))
         print(json.dumps(summary(records), indent=2), file=sys.stderr)
         return int(any(not record.ok for record in records))
     return 130
