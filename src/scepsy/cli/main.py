@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from scepsy import __version__
-from scepsy.cli import demand, deploy, gateway, plan, traces
+from scepsy.cli import demand, deploy, engine, gateway, plan, traces
 from scepsy.cli.output import err, fail
 from scepsy.errors import ScepsyError
 
@@ -22,6 +22,7 @@ app = typer.Typer(
 
 app.command()(demand.demand)
 app.add_typer(traces.app, name="traces")
+app.command()(engine.engine)
 app.command()(gateway.gateway)
 app.command()(plan.plan)
 app.add_typer(deploy.app, name="deploy")
