@@ -9,7 +9,7 @@ import math
 import random
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
@@ -40,6 +40,8 @@ class WorkloadCall:
     after_s: float = 0.0
     """From the last of those ends, or from the segment's start where there are none, to the start:
     time that the execution spent in tools and other stages."""
+    recorded_s: float = 0.0
+    """How long it took when it was recorded."""
 
     def copy_blocks(self, copy: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Prefix and output block ids for one replayed copy of the execution.
@@ -70,6 +72,15 @@ class Segment:
                 releases[other].append(at)
         object.__setattr__(self, "releases", tuple(map(tuple, releases)))
 
+    def times_s(self, scale: float) -> tuple[tuple[float, float], ...]:
+        """Start and end of each call, if each took ``scale`` times what it took when recorded."""
+        times: list[tuple[float, float]] = []
+        for call in self.calls:
+            ended_s = max((times[at][1] for at in call.waits_for), default=0.0)
+            start_s = ended_s + call.after_s
+            times.append((start_s, start_s + call.recorded_s * scale))
+        return tuple(times)
+
 
 class SegmentRun:
     """One replayed copy of a segment: which calls may start as others end."""
@@ -89,6 +100,21 @@ class SegmentRun:
     def first(self) -> list[int]:
         """Calls that wait for none: each starts ``after_s`` after the segment."""
         return [at for at, count in enumerate(self._waiting) if count == 0]
+
+    def resume(
+        self, times_s: Sequence[tuple[float, float]], age_s: float
+    ) -> list[tuple[int, float]]:
+        """Take calls that began before an age as served; give the next ones and their starts (s).
+
+        Args:
+            times_s: assumed start and end of each call, as ``Segment.times_s`` gives them.
+            age_s: how long ago the segment started.
+        """
+        ready = self.first()
+        for at, (start_s, _) in enumerate(times_s):
+            if start_s < age_s:
+                ready += self.ended(at)
+        return [(at, times_s[at][0] - age_s) for at in ready if times_s[at][0] >= age_s]
 
     def ended(self, call: int) -> list[int]:
         """Calls whose last awaited call has just ended: each starts ``after_s`` from now."""
@@ -112,6 +138,18 @@ class Workload:
     def calls_per_segment(self) -> float:
         """Mean calls of an execution that calls the stage at all."""
         return sum(len(segment.calls) for segment in self.segments) / len(self.segments)
+
+    @property
+    def after_s_mean(self) -> float:
+        """Mean time from what a call waits for to its start."""
+        times = [call.after_s for segment in self.segments for call in segment.calls]
+        return sum(times) / len(times)
+
+    @property
+    def recorded_s_mean(self) -> float:
+        """Mean latency of a call when it was recorded."""
+        times = [call.recorded_s for segment in self.segments for call in segment.calls]
+        return sum(times) / len(times)
 
 
 def stage_workload(executions: Iterable[Execution], stage: Stage) -> Workload:
@@ -170,6 +208,7 @@ def _workload_call(
         shared_blocks=next(private, len(blocks)),
         waits_for=waits_for,
         after_s=after_s,
+        recorded_s=call.e2e_s,
     )
 
 
@@ -193,8 +232,28 @@ class Arrivals:
         return self.gaps[arrival % len(self.gaps)] * self.calls / len(self.gaps) / calls_per_s
 
     def segment(self, arrival: int) -> Segment:
-        """What arrives."""
+        """What arrives. Arrivals before the first have negative numbers."""
         return self.segments[arrival % len(self.segments)]
+
+    def under_way(
+        self, calls_per_s: float, scale: float
+    ) -> list[tuple[SegmentRun, list[tuple[int, float]]]]:
+        """Segments that arrived before time 0 and have calls left, had the stream begun long ago.
+
+        Each with its next calls and when they start. Calls before time 0 are taken as served, in
+        ``scale`` times their recorded latency: so a replay begins near its steady state.
+        """
+        times = {id(segment): segment.times_s(scale) for segment in self.segments}
+        longest_s = max(start_s for calls in times.values() for start_s, _ in calls)
+        found: list[tuple[SegmentRun, list[tuple[int, float]]]] = []
+        age_s, arrival = self.gap_s(0, calls_per_s), -1
+        while age_s <= longest_s:
+            run = SegmentRun(self.segment(arrival))
+            if following := run.resume(times[id(run.segment)], age_s):
+                found.append((run, following))
+            age_s += self.gap_s(arrival, calls_per_s)
+            arrival -= 1
+        return found
 
 
 def poisson_arrivals(workload: Workload, *, min_calls: int, seed: int) -> Arrivals:

@@ -32,14 +32,16 @@ from scepsy.profiles.workload import (
 from scepsy.sim.engine import EngineCall, EngineEvent, Finished, FirstToken
 from scepsy.sim.replica_group import RoutedEngines
 
-UTILIZATIONS = (0.02, 0.2, 0.4, 0.6, 0.75, 0.85, 0.93)
+UTILIZATIONS = (0.02, 0.3, 0.5, 0.65, 0.8, 0.9)
 """Loads of the points: idle, then closer where latency bends."""
-MIN_CALLS = 500
+MIN_CALLS = 1500
 """Calls of one point at least."""
 _BACKLOG_CALLS = 16
 """Calls that wait for each replica when it is kept saturated."""
-_MIN_WARM_UP = 10
-"""Segments that end before anything is counted, at least."""
+_WARM_UP_CYCLES = 3
+"""Times from a call's release to its end, in the mean, before anything is counted."""
+_TURNOVERS = 2
+"""Times that the calls under way at saturation end while they are counted, at least."""
 
 
 @dataclass(slots=True, eq=False)
@@ -72,9 +74,8 @@ class Replay:
         self.now_s = 0.0
         self.served: list[Served] = []
         """All calls that have started, by start."""
-        self.running_segments = 0
-        self.ended_segments = 0
         self.ended_calls = 0
+        self.ended_segments = 0
         self._stage = stage
         self._starts: list[tuple[float, int, SegmentRun, int, int]] = []  # heap
         self._order = count()
@@ -84,8 +85,13 @@ class Replay:
     def start(self, segment: Segment) -> None:
         """Let a copy of a segment arrive now."""
         run = SegmentRun(segment)
-        self.running_segments += 1
-        self._schedule(run, next(self._copies), run.first(), self.now_s)
+        self.resume(run, [(call, segment.calls[call].after_s) for call in run.first()])
+
+    def resume(self, run: SegmentRun, calls: Iterable[tuple[int, float]]) -> None:
+        """Let a segment go on with calls that start so many seconds from now."""
+        copy = next(self._copies)
+        for call, in_s in calls:
+            heappush(self._starts, (self.now_s + in_s, next(self._order), run, copy, call))
 
     def step(self, until_s: float) -> None:
         """Go to the next event, but not past ``until_s``."""
@@ -96,11 +102,6 @@ class Replay:
         while self._starts and self._starts[0][0] <= self.now_s:
             _, _, run, copy, call = heappop(self._starts)
             self._submit(run, copy, call)
-
-    def _schedule(self, run: SegmentRun, copy: int, calls: Iterable[int], from_s: float) -> None:
-        for call in calls:
-            at_s = from_s + run.segment.calls[call].after_s
-            heappush(self._starts, (at_s, next(self._order), run, copy, call))
 
     def _submit(self, run: SegmentRun, copy: int, call: int) -> None:
         recorded = run.segment.calls[call]
@@ -134,10 +135,11 @@ class Replay:
             if event.output_tokens == 0:
                 served.first_token_s = event.at_s
             self.ended_calls += 1
-            self._schedule(served.run, served.copy, served.run.ended(served.call), event.at_s)
-            if served.run.is_over:
-                self.running_segments -= 1
-                self.ended_segments += 1
+            following = served.run.ended(served.call)
+            self.ended_segments += served.run.is_over
+            for call in following:
+                at_s = event.at_s + served.run.segment.calls[call].after_s
+                heappush(self._starts, (at_s, next(self._order), served.run, served.copy, call))
 
 
 def profile_stage(
@@ -178,24 +180,22 @@ def profile_workload(
 ) -> ProfileCurve:
     """As ``profile_stage``, from a workload that is used for several shapes."""
     _check_fit(workload, spec)
-    capacity_per_s = saturated_per_s(arrivals, workload.stage, spec, replicas=key.replicas)
-    points = [
-        ProfilePoint(
-            utilization=load,
-            latency_s_mean=_mean([served.e2e_s for served in calls]),
-            latency_s_p95=_p95([served.e2e_s for served in calls]),
-            ttft_s_mean=_mean([served.ttft_s for served in calls]),
-        )
-        for load in utilizations
-        if (
-            calls := served_calls(
-                arrivals,
-                workload.stage,
-                RoutedEngines(spec, key.replicas),
-                calls_per_s=load * capacity_per_s * key.replicas,
+    capacity_per_s = saturated_per_s(arrivals, workload, spec, replicas=key.replicas)
+    points: list[ProfilePoint] = []
+    latency_s = workload.recorded_s_mean
+    for load in sorted(utilizations):
+        calls_per_s = load * capacity_per_s * key.replicas
+        engines = RoutedEngines(spec, key.replicas)
+        calls = served_calls(arrivals, workload, engines, calls_per_s, guess_s=latency_s)
+        latency_s = _mean([call.e2e_s for call in calls])
+        points.append(
+            ProfilePoint(
+                utilization=load,
+                latency_s_mean=latency_s,
+                latency_s_p95=_p95([call.e2e_s for call in calls]),
+                ttft_s_mean=_mean([call.ttft_s for call in calls]),
             )
         )
-    ]
     return ProfileCurve(
         key=key,
         capacity_per_s=capacity_per_s,
@@ -206,15 +206,23 @@ def profile_workload(
 
 
 def served_calls(
-    arrivals: Arrivals, stage: Stage, engines: RoutedEngines, *, calls_per_s: float
+    arrivals: Arrivals,
+    workload: Workload,
+    engines: RoutedEngines,
+    calls_per_s: float,
+    *,
+    guess_s: float,
 ) -> list[Served]:
     """The calls that start in one period of the stream, in its steady state.
 
-    The stream runs before until as many segments have ended as are under way (so that those
-    under way began beside others), and after until the calls of the period have ended.
+    The replay begins with the segments that would be under way if calls took ``guess_s``, and
+    counts from when each of those is likely to have had a call served.
     """
-    replay = Replay(stage, engines)
-    arrived, next_s = 0, 0.0
+    replay = Replay(workload.stage, engines)
+    scale = guess_s / workload.recorded_s_mean if workload.recorded_s_mean else 1.0
+    for run, calls in arrivals.under_way(calls_per_s, scale):
+        replay.resume(run, calls)
+    arrived, next_s = 0, arrivals.gap_s(0, calls_per_s)
 
     def step() -> None:
         nonlocal arrived, next_s
@@ -224,9 +232,8 @@ def served_calls(
             arrived += 1
             next_s += arrivals.gap_s(arrived, calls_per_s)
 
-    while replay.ended_segments < max(_MIN_WARM_UP, replay.running_segments):
-        step()
-    began_s, end_s = replay.now_s, replay.now_s + arrivals.calls / calls_per_s
+    began_s = _WARM_UP_CYCLES * (guess_s + workload.after_s_mean)
+    end_s = began_s + arrivals.calls / calls_per_s
     while replay.now_s < end_s:
         step()
     served = [call for call in replay.served if began_s <= call.start_s < end_s]
@@ -236,13 +243,15 @@ def served_calls(
     return served
 
 
-def saturated_per_s(arrivals: Arrivals, stage: Stage, spec: EngineSpec, *, replicas: int) -> float:
+def saturated_per_s(
+    arrivals: Arrivals, workload: Workload, spec: EngineSpec, *, replicas: int
+) -> float:
     """Calls/s that each replica completes when calls always wait for it.
 
-    A segment starts whenever too few calls wait. Counted are the calls of one period, once as
-    many segments have ended as are under way.
+    A segment starts whenever too few calls wait. Counting begins when as many segments have ended
+    as are under way, so that early and late calls are mixed and caches hold what they would.
     """
-    replay = Replay(stage, RoutedEngines(spec, replicas))
+    replay = Replay(workload.stage, RoutedEngines(spec, replicas))
     arrived = 0
 
     def step() -> None:
@@ -253,10 +262,12 @@ def saturated_per_s(arrivals: Arrivals, stage: Stage, spec: EngineSpec, *, repli
             replay.step(replay.now_s)
         replay.step(float("inf"))
 
-    while replay.ended_segments < max(_MIN_WARM_UP, replay.running_segments):
+    while not arrived or replay.ended_segments * 2 < arrived:
         step()
     began_s, began_calls = replay.now_s, replay.ended_calls
-    while replay.ended_calls < began_calls + arrivals.calls:
+    inflight = len(replay.served) - replay.ended_calls
+    until = began_calls + max(arrivals.calls, _TURNOVERS * inflight)
+    while replay.ended_calls < until:
         step()
     return (replay.ended_calls - began_calls) / (replay.now_s - began_s) / replicas
 
