@@ -50,6 +50,7 @@ class Slow:
     chunk: int = 0
     offered: int = 0
     cached: int | None = None
+    scheduled_s: float = 0.0
     named: list[int] = field(default_factory=list)
     private: int = 0
     cancelled: bool = False
@@ -158,7 +159,9 @@ class Reference:
             if not slow.cancelled:
                 self.release(slow)
                 call = slow.call
-                self.events.append(Finished(at_s, call.id, call.output_tokens, slow.cached or 0))
+                self.events.append(
+                    Finished(at_s, call.id, call.output_tokens, slow.cached or 0, slow.scheduled_s)
+                )
 
     def begin(self, at_s: float) -> None:
         self.start_s = at_s
@@ -206,6 +209,7 @@ class Reference:
             slow.computed = len(hits) * BLOCK
             if slow.cached is None:
                 slow.cached = slow.computed
+                slow.scheduled_s = self.start_s
                 self.hits += slow.computed
             self.take(slow, total - len(hits))
             self.schedule(slow)
@@ -304,6 +308,7 @@ def test_runs_of_steps_equal_single_steps(history: tuple[EngineSpec, list[Arriva
         assert got.steps == reference.steps
         assert got.cached_tokens == reference.hits
         assert got.preemptions == reference.preemptions
+        assert engine.next_token_s() == reference.end_s
         for slow in reference.running + reference.waiting:
             if not slow.cancelled:
                 assert engine.generated_tokens(slow.call.id) == slow.generated

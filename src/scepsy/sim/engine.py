@@ -12,11 +12,10 @@ result is that of stepping one by one, which the tests check.
 """
 
 from collections import deque
-from dataclasses import dataclass, field
 
 from scepsy.errors import InputError
 from scepsy.profiles.step_time import EngineSpec
-from scepsy.sim.decode_batch import Decode, DecodeBatch
+from scepsy.sim.decode_batch import DecodeBatch
 from scepsy.sim.engine_call import (
     EngineCall,
     EngineEvent,
@@ -26,6 +25,7 @@ from scepsy.sim.engine_call import (
     Preempted,
 )
 from scepsy.sim.kv_cache import KvCache
+from scepsy.sim.sequence import Sequence
 
 __all__ = [
     "Engine",
@@ -38,33 +38,6 @@ __all__ = [
 ]
 
 _INF = float("inf")
-
-
-@dataclass(slots=True, eq=False)
-class _Sequence:
-    """A call on its way. It decodes when all of ``target_tokens`` are computed."""
-
-    call: EngineCall
-    order: int
-    chain: tuple[int, ...]
-    """Ids of the blocks that prompt and output fill, from the first on."""
-    target_tokens: int
-    """Tokens to compute before the next one can be generated: prompt and, after a preemption,
-    what was generated before it."""
-    computed_tokens: int = 0
-    chunk_tokens: int = 0
-    """Prompt tokens that the step under way computes."""
-    generated_tokens: int = 0
-    """By the time it last began to decode, where it does."""
-    decode: Decode | None = None
-    """Its place among the decoding calls."""
-    cached_tokens: int | None = None
-    """Prefix hit when first scheduled; None before that."""
-    held: list[int] = field(default_factory=list)
-    """Ids of the cached blocks that it holds; its other blocks are private."""
-    registered: int = 0
-    """Ids of the chain that were offered for sharing so far."""
-    cancelled: bool = False
 
 
 class Engine:
@@ -80,11 +53,11 @@ class Engine:
         self._block_tokens = spec.block_tokens
         self._max_seqs = min(spec.max_seqs, spec.chunk_tokens)  # every decode must fit in a step
         self._cache = KvCache(spec.kv_blocks)
-        self._calls: dict[str, _Sequence] = {}
-        self._waiting: deque[_Sequence] = deque()
-        self._running: dict[str, _Sequence] = {}  # by arrival, as admission is in order
-        self._prefilling: list[_Sequence] = []
-        self._cancelled: list[_Sequence] = []
+        self._calls: dict[str, Sequence] = {}
+        self._waiting: deque[Sequence] = deque()
+        self._running: dict[str, Sequence] = {}  # by arrival, as admission is in order
+        self._prefilling: list[Sequence] = []
+        self._cancelled: list[Sequence] = []
         self._events: list[EngineEvent] = []
         self._batch = DecodeBatch(spec.block_tokens)
         # The step, or run of decode steps, under way
@@ -120,7 +93,7 @@ class Engine:
             )
         self._run_to(now_s)
         chain = call.prefix_blocks + call.output_blocks
-        sequence = _Sequence(call, self._arrivals, chain, call.prompt_tokens)
+        sequence = Sequence(call, self._arrivals, chain, call.prompt_tokens)
         self._arrivals += 1
         self._calls[call.id] = sequence
         self._waiting.append(sequence)
@@ -158,6 +131,12 @@ class Engine:
         instant last advanced to.
         """
         return self._now_s if self._events else self._end_s
+
+    def next_token_s(self) -> float:
+        """When the step under way ends (s), after the instant last advanced to; else infinite."""
+        if self._run_steps <= 1:
+            return self._end_s
+        return self._start_s + self._run_s(self._whole_steps(self._now_s) + 1)
 
     def advance(self, now_s: float) -> list[EngineEvent]:
         """Run up to and including ``now_s``; give what happened since last time, in time order."""
@@ -303,13 +282,14 @@ class Engine:
             sequence.computed_tokens = hits * self._block_tokens
             if sequence.cached_tokens is None:
                 sequence.cached_tokens = sequence.computed_tokens
+                sequence.scheduled_s = self._start_s
                 self._prompt_tokens += sequence.call.prompt_tokens
                 self._hit_tokens += sequence.cached_tokens
             self._running[sequence.call.id] = sequence
             self._prefilling.append(sequence)
             self._schedule_chunk(sequence)
 
-    def _schedule_chunk(self, sequence: _Sequence) -> None:
+    def _schedule_chunk(self, sequence: Sequence) -> None:
         computed = sequence.computed_tokens
         chunk = min(sequence.target_tokens - computed, self._budget_tokens)
         sequence.chunk_tokens = chunk
@@ -325,10 +305,10 @@ class Engine:
             sequence.held += self._cache.share(fresh)
             sequence.registered += len(fresh)
 
-    def _finish_prefills(self, at_s: float) -> list[_Sequence]:
+    def _finish_prefills(self, at_s: float) -> list[Sequence]:
         """Count the chunks of the step that ends; give the calls that end with their prefill."""
-        ended: list[_Sequence] = []
-        unfinished: list[_Sequence] = []
+        ended: list[Sequence] = []
+        unfinished: list[Sequence] = []
         for sequence in self._prefilling:
             sequence.computed_tokens += sequence.chunk_tokens
             if sequence.computed_tokens < sequence.target_tokens:
@@ -353,12 +333,14 @@ class Engine:
         self._prefilling = unfinished
         return ended
 
-    def _finish(self, sequence: _Sequence, at_s: float) -> None:
+    def _finish(self, sequence: Sequence, at_s: float) -> None:
         self._release(sequence)
         call = sequence.call
         del self._calls[call.id]
         cached = sequence.cached_tokens or 0
-        self._events.append(Finished(at_s, call.id, call.output_tokens, cached))
+        self._events.append(
+            Finished(at_s, call.id, call.output_tokens, cached, sequence.scheduled_s)
+        )
 
     def _make_room(self, at_s: float) -> bool:
         """Preempt until there is a block for each decode that needs one; say if any was."""
@@ -374,7 +356,7 @@ class Engine:
             self._events.append(Preempted(at_s, sequence.call.id))
         return preempted
 
-    def _release(self, sequence: _Sequence) -> None:
+    def _release(self, sequence: Sequence) -> None:
         """Take a call out of the batch; what it computed stays cached."""
         tokens = sequence.computed_tokens
         if sequence.decode is not None:
@@ -393,7 +375,7 @@ class Engine:
     def _blocks(self, tokens: int) -> int:
         return -(-tokens // self._block_tokens)
 
-    def _generated(self, sequence: _Sequence) -> int:
+    def _generated(self, sequence: Sequence) -> int:
         """Output tokens by the end of the last step that was counted."""
         if sequence.decode is None:
             return sequence.generated_tokens

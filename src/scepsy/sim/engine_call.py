@@ -45,6 +45,8 @@ class Finished:
     output_tokens: int
     cached_tokens: int
     """As in ``FirstToken``."""
+    scheduled_s: float
+    """When its first step began."""
 
 
 @dataclass(frozen=True, slots=True)
