@@ -50,7 +50,7 @@ def parse_bytes(text: str) -> int:
     """
     match = _BYTES.fullmatch(text)
     unit = (match[2] or "B") if match else ""
-    if match is None or unit not in _UNIT_BYTES:
+    if match is None or unit not in _UNIT_BYTES or not isfinite(float(match[1])):
         raise InputError(f"`{text}` is not a size", hint="write it like 512KiB, 32MiB or 2GiB")
     return int(float(match[1]) * _UNIT_BYTES[unit])
 
