@@ -140,6 +140,15 @@ class Workload:
         return sum(len(segment.calls) for segment in self.segments) / len(self.segments)
 
     @property
+    def tokens_max(self) -> int:
+        """Prompt and output of the longest call."""
+        return max(
+            call.prompt_tokens + call.output_tokens
+            for segment in self.segments
+            for call in segment.calls
+        )
+
+    @property
     def after_s_mean(self) -> float:
         """Mean time from what a call waits for to its start."""
         times = [call.after_s for segment in self.segments for call in segment.calls]

@@ -282,11 +282,7 @@ def _p95(values: Sequence[float]) -> float:
 
 
 def _check_fit(workload: Workload, spec: EngineSpec) -> None:
-    tokens = max(
-        call.prompt_tokens + call.output_tokens
-        for segment in workload.segments
-        for call in segment.calls
-    )
+    tokens = workload.tokens_max
     if tokens > spec.kv_blocks * spec.block_tokens:
         raise InfeasibleError(
             f"{workload.stage}: a recorded call has {tokens} tokens, the KV cache holds "
