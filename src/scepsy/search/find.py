@@ -14,6 +14,9 @@ from scepsy.search.exact import allocation, choices
 from scepsy.search.frontier import Options
 from scepsy.search.problem import Problem, slo_value_s
 
+_GPUS_PACKED = 20_000
+"""GPUs over all allocations tried: packing takes longer on a larger cluster, so fewer are."""
+_LEAST_TRIED = 8
 _MOST_PREDICTED = 64
 """Allocations that can be placed, best first, of which one must meet the SLO."""
 
@@ -69,11 +72,13 @@ def _candidates(problem: Problem, llms: Sequence[Options]) -> Iterator[Allocatio
     """Distinct allocations, best first, of any shares, then of halves, then of whole GPUs."""
     units_per_gpu = problem.room.units_per_gpu
     halves = units_per_gpu // 2 if units_per_gpu % 2 == 0 else units_per_gpu
+    gpus = len(problem.request.cluster.gpus)
+    most = min(problem.request.max_candidates, max(_LEAST_TRIED, _GPUS_PACKED // gpus))
     seen: set[Allocation] = set()
     for step in (1, halves, units_per_gpu):
         coarse = [options.where(options.fraction_units % step == 0) for options in llms]
         found = choices(coarse, problem.room.budget_units)
-        for choice in islice(found, problem.request.max_candidates):
+        for choice in islice(found, most):
             groups = allocation(coarse, choice)
             if groups not in seen:
                 seen.add(groups)

@@ -36,7 +36,8 @@ class PlanRequest:
     """GPUs are shared in fractions of 1 over this; profiled fractions that do not fit are left
     out, so 1 gives whole GPUs only."""
     max_candidates: int = 1000
-    """Allocations tried, best first, until one can be placed and meets the SLO."""
+    """Allocations tried, best first, until one can be placed and meets the SLO; fewer on more
+    than 20 GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
