@@ -90,8 +90,8 @@ def parse_generation(endpoint: Endpoint, body: Body) -> Generation:
     max_tokens = _whole(body, limit, low=1)
     ignores_end = body.get("ignore_eos") is True and max_tokens is not None
     stop = body.get("stop") or ()
-    stops = (stop,) if isinstance(stop, str) else tuple(stop) if isinstance(stop, list) else (0,)
-    if not all(isinstance(text, str) and text for text in stops):
+    stops = [stop] if isinstance(stop, str) else stop
+    if not isinstance(stops, Sequence) or not all(isinstance(one, str) and one for one in stops):
         raise _bad("stop", "must be a text or a list of texts")
     options = body.get("stream_options") or {}
     if not isinstance(options, dict):
@@ -103,7 +103,7 @@ def parse_generation(endpoint: Endpoint, body: Body) -> Generation:
         choices=_whole(body, "n", low=1, high=MAX_CHOICES) or 1,
         max_tokens=max_tokens,
         min_tokens=(max_tokens or 1) if ignores_end else _whole(body, "min_tokens", low=0) or 0,
-        stops=stops,
+        stops=tuple(stops),
         stream=body.get("stream") is True,
         stream_usage=options.get("include_usage") is True,
         forced_tool=_forced_tool(body),
@@ -149,7 +149,7 @@ def parse_pooling(endpoint: Endpoint, body: Body) -> Pooling:
     )
 
 
-def _texts(given: str | Sequence[object]) -> tuple[str, ...]:
+def _texts(given: str | list[object]) -> tuple[str, ...]:
     """Texts; token ids stand for themselves, objects for their ``text``."""
     if isinstance(given, str):
         return (given,)
@@ -160,7 +160,7 @@ def _texts(given: str | Sequence[object]) -> tuple[str, ...]:
 
 
 def _forced_tool(body: Body) -> str | None:
-    choice, tools = body.get("tool_choice"), body.get("tools") or ()
+    choice = body.get("tool_choice")
     if isinstance(choice, dict):
         function = choice.get("function")
         name = function.get("name") if isinstance(function, dict) else None
@@ -170,7 +170,7 @@ def _forced_tool(body: Body) -> str | None:
     if choice != "required":
         return None
     try:
-        return str(tools[0]["function"]["name"])
+        return str(body["tools"][0]["function"]["name"])
     except (LookupError, TypeError):
         raise _bad("tools", "must hold a function, as tool_choice is `required`") from None
 

@@ -63,7 +63,7 @@ def load_script(path: Path) -> Script:
     sys.modules[name] = module  # dataclasses look their module up
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # noqa: BLE001 - whatever someone else's file raises
+    except Exception as error:  # whatever someone else's file raises
         del sys.modules[name]
         raise InputError(f"script {path} fails: {type(error).__name__}: {error}") from error
     answer = getattr(module, "answer", None)

@@ -13,16 +13,15 @@ from zlib import crc32
 
 from scepsy.model.prompt import TOKEN_BYTES
 
-_WORDS = tuple(
-    (
-        "the of and with from that this there which where when what into over under about after "
-        "value result system number point part step case form order group state level model term "
-        "process measure change effect reason method problem question answer example function "
-        "takes gives shows means needs holds makes keeps finds follows depends remains becomes "
-        "small large simple common different possible certain general early late open clear "
-        "then also only more less most again often still rather between against through without"
-    ).split()
+_TEXT = (
+    "the of and with from that this there which where when what into over under about after "
+    "value result system number point part step case form order group state level model term "
+    "process measure change effect reason method problem question answer example function "
+    "takes gives shows means needs holds makes keeps finds follows depends remains becomes "
+    "small large simple common different possible certain general early late open clear "
+    "then also only more less most again often still rather between against through without"
 )
+_WORDS = tuple(_TEXT.split())
 _MEDIAN_TOKENS, _SIGMA = 180.0, 0.8
 """Assumed: chat answers are about log-normal in length, a few hundred tokens long."""
 DIMENSIONS = 256

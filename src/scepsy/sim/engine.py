@@ -65,6 +65,8 @@ class Engine:
         self._start_s = -_INF
         self._end_s = _INF  # infinite: idle
         self._run_steps = 0
+        self._whole_asked = (0.0, 0.0, 0)
+        self._whole_found = 0
         self._budget_tokens = 0
         self._prefill_tokens = 0
         self._prefill_context_tokens = 0
@@ -103,7 +105,7 @@ class Engine:
             self._admit()
             self._set_end()
         elif len(self._waiting) == 1 and len(self._running) < self._max_seqs:
-            self._cut(now_s)
+            self._cut()
         # Else a call waits already: it cut the run, or can't join before another ends.
 
     def cancel(self, now_s: float, call_id: str) -> None:
@@ -115,13 +117,13 @@ class Engine:
         sequence = self._calls.pop(call_id, None)
         if sequence is None:
             return
-        self._cut(now_s)
+        self._cut()
         if call_id in self._running:
             sequence.cancelled = True
             self._cancelled.append(sequence)
         else:
             self._waiting.remove(sequence)
-        self._cut(now_s)  # again, in case the first cut began a new run at this very instant
+        self._cut()  # again, in case the first cut began a new run at this very instant
 
     def next_event_s(self) -> float:
         """An instant (s) before which nothing observable happens; infinite when idle.
@@ -136,7 +138,7 @@ class Engine:
         """When the step under way ends (s), after the instant last advanced to; else infinite."""
         if self._run_steps <= 1:
             return self._end_s
-        return self._start_s + self._run_s(self._whole_steps(self._now_s) + 1)
+        return self._start_s + self._run_s(self._whole_steps() + 1)
 
     def advance(self, now_s: float) -> list[EngineEvent]:
         """Run up to and including ``now_s``; give what happened since last time, in time order."""
@@ -154,11 +156,11 @@ class Engine:
         if sequence is None:
             raise InputError(f"call {call_id} is not in the engine")
         done = self._generated(sequence)
-        return done if sequence.decode is None else done + self._whole_steps(self._now_s)
+        return done if sequence.decode is None else done + self._whole_steps()
 
     def statistics(self) -> EngineStatistics:
         """State by the instant last advanced to."""
-        done = 0 if self._end_s == _INF else self._whole_steps(self._now_s)
+        done = 0 if self._end_s == _INF else self._whole_steps()
         begun = min(done + 1, self._run_steps)
         return EngineStatistics(
             running=len(self._running),
@@ -235,13 +237,14 @@ class Engine:
             steps=steps,
         )
 
-    def _whole_steps(self, now_s: float) -> int:
-        """Steps of the run under way that have ended by ``now_s``."""
-        if now_s >= self._end_s:
-            return self._run_steps
-        if self._run_steps == 1:
+    def _whole_steps(self) -> int:
+        """Steps of the run under way that have ended by now."""
+        if self._run_steps <= 1:
             return 0
-        low, high = 0, self._run_steps
+        asked = (self._now_s, self._start_s, self._run_steps)
+        if asked == self._whole_asked:
+            return self._whole_found
+        now_s, low, high = self._now_s, 0, self._run_steps
         low_s, high_s = self._start_s, self._end_s
         while high - low > 1:  # step times change slowly: guess linearly, then look next to it
             guess = low + int((high - low) * (now_s - low_s) / (high_s - low_s))
@@ -252,16 +255,17 @@ class Engine:
                         low, low_s = steps, end_s
                     else:
                         high, high_s = steps, end_s
+        self._whole_asked, self._whole_found = asked, low
         return low
 
-    def _cut(self, now_s: float) -> None:
+    def _cut(self) -> None:
         """Let the run under way end with the step under way, so that the batch can change."""
         if self._run_steps <= 1:
             return
-        done = self._whole_steps(now_s)
+        done = self._whole_steps()
         end_s = self._start_s + self._run_s(done)
-        if done and end_s == now_s:
-            self._run_steps, self._end_s = done, now_s
+        if done and end_s == self._now_s:
+            self._run_steps, self._end_s = done, end_s
             self._complete()
         elif done + 1 < self._run_steps:
             self._run_steps, self._end_s = done + 1, self._start_s + self._run_s(done + 1)
