@@ -218,7 +218,12 @@ def _do(job: "Job") -> "ProfileCurve":
 
 
 def _rows(curves: Sequence["ProfileCurve"]) -> Iterator[tuple[str, ...]]:
+    """One for each shape of a replica, with the fewest replicas that were profiled."""
+    fewest: dict[tuple[object, ...], ProfileCurve] = {}
     for curve in sorted(curves, key=lambda curve: curve.key):
+        key = curve.key
+        fewest.setdefault((key.stage, key.gpu_type, key.tensor_parallel, key.gpu_fraction), curve)
+    for curve in fewest.values():
         key = curve.key
         yield (
             str(key.stage),

@@ -10,6 +10,7 @@ A ``ProfileSet`` holds the curves that were profiled and gives those between the
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from math import log
 
 from scepsy.errors import InputError
 from scepsy.model.cluster import GpuTypeName
@@ -167,10 +168,10 @@ _ShapeKey = tuple[Stage, GpuTypeName, int, float, int]
 class ProfileSet:
     """Curves of any stages and shapes, and the ones between them.
 
-    Between profiled GPU fractions and replica counts, latency and time per call are linear in
-    1 / fraction and in 1 / replicas: exact for work that a smaller share only slows down, and for
-    queueing delay that replicas pool. More replicas than were profiled queue as the most that
-    were (pooling gains fade, and the error is on the slow side).
+    Between profiled GPU fractions, latency and time per call are linear in 1 / fraction: exact for
+    work that a smaller share only slows down. Between replica counts they are linear in the
+    logarithm: replicas pool queues but part prefixes, the more slowly the more there are. More
+    replicas than were profiled are taken to be like the most that were.
     """
 
     curves: tuple[ProfileCurve, ...]
@@ -280,7 +281,7 @@ class ProfileSet:
         high = self._known[(*shape[:4], above or below)]
         assert low is not None  # it was profiled
         assert high is not None
-        weight = (1 / below - 1 / replicas) / (1 / below - 1 / above) if above else 0.0
+        weight = log(replicas / below) / log(above / below) if above else 0.0
         return _between(low, high, weight, _key(shape))
 
 

@@ -8,9 +8,9 @@ from scepsy.profiles.silicon import engine_spec, tensor_parallels
 from scepsy.profiles.step_time import EngineSpec
 from scepsy.profiles.workload import Workload
 
-_FASTER = 0.95
+_FASTER = 0.8
 """A higher degree must bring the time of a lone call down to this part of the lower one's."""
-_MAX_FRACTIONS = 4
+_MAX_FRACTIONS = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,9 +32,9 @@ from scepsy.profiles.workload import (
 from scepsy.sim.engine import EngineCall, EngineEvent, Finished, FirstToken
 from scepsy.sim.replica_group import RoutedEngines
 
-UTILIZATIONS = (0.02, 0.3, 0.5, 0.65, 0.8, 0.9)
+UTILIZATIONS = (0.02, 0.3, 0.55, 0.75, 0.9)
 """Loads of the points: idle, then closer where latency bends."""
-MIN_CALLS = 1500
+MIN_CALLS = 1000
 """Calls of one point at least."""
 _BACKLOG_CALLS = 16
 """Calls that wait for each replica when it is kept saturated."""

@@ -129,7 +129,7 @@ def test_between_replica_counts_delay_is_pooled_and_beyond_the_most_taken() -> N
     nine = profiles.curve(STAGE, H100, 1, 1.0, 9)
     assert two is not None
     assert nine is not None
-    assert two.latency_s(0.5) == pytest.approx(3 - 1 * (1 - 1 / 2) / (1 - 1 / 4))
+    assert two.latency_s(0.5) == pytest.approx(2.5)
     assert nine.latency_s(0.5) == 2.0
     assert nine.key.replicas == 9
     assert nine.provenance is Provenance.INTERPOLATED
