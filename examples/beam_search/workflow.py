@@ -15,7 +15,7 @@ from pathlib import Path
 
 from openai import AsyncOpenAI
 
-from examples.connect import as_role
+from examples.connect import chat
 from examples.workflow import Run, read_rows, replaced
 
 GENERATOR_PROMPT = (
@@ -169,7 +169,9 @@ def solution_text(problem: Problem, steps: Sequence[str]) -> str:
 async def _next_step(
     client: AsyncOpenAI, model: str, problem: Problem, beam: Beam, config: SearchConfig, seed: int
 ) -> str:
-    reply = await client.chat.completions.create(
+    step = await chat(
+        client,
+        role="generator",
         model=model,
         messages=[
             {"role": "system", "content": GENERATOR_PROMPT},
@@ -178,24 +180,23 @@ async def _next_step(
         temperature=0.8,
         max_tokens=config.step_max_tokens,
         seed=seed,
-        extra_headers=as_role("generator"),
     )
-    return (reply.choices[0].message.content or "").strip()
+    return step.strip()
 
 
 async def _score(client: AsyncOpenAI, model: str, problem: Problem, beam: Beam, seed: int) -> float:
-    reply = await client.chat.completions.create(
+    verdict = await chat(
+        client,
+        role="verifier",
         model=model,
         messages=[
             {"role": "system", "content": VERIFIER_PROMPT},
             {"role": "user", "content": solution_text(problem, beam.steps)},
         ],
-        temperature=0.0,
         max_tokens=16,
         seed=seed,
-        extra_headers=as_role("verifier"),
     )
-    return parse_score(reply.choices[0].message.content or "")
+    return parse_score(verdict)
 
 
 def read_problems() -> tuple[Problem, ...]:

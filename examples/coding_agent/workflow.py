@@ -14,7 +14,7 @@ from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
 from examples.coding_agent.sandbox import TestRun, run_tests
-from examples.connect import as_role
+from examples.connect import chat
 from examples.workflow import Run, replaced
 
 PLANNER_PROMPT = (
@@ -127,14 +127,14 @@ class _Agent:
         attempt: int = 0,
     ) -> str:
         """One answer of the LLM in a role."""
-        reply = await self.client.chat.completions.create(
+        return await chat(
+            self.client,
+            role=role,
             model=self.models[role],
             messages=messages,
             max_tokens=max_tokens,
             seed=self.seed + attempt,
-            extra_headers=as_role(role),
         )
-        return reply.choices[0].message.content or ""
 
 
 def _opening(system: str, user: str) -> list[ChatCompletionMessageParam]:

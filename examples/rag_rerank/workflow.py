@@ -21,7 +21,7 @@ from langgraph.runtime import Runtime
 from numpy.typing import NDArray
 from openai import AsyncOpenAI
 
-from examples.connect import as_execution, as_role, rerank_scores, stream_chat
+from examples.connect import as_execution, as_role, chat, rerank_scores, stream_chat
 from examples.rag_rerank.index import HybridIndex, Passage, read_corpus
 from examples.workflow import Run, read_rows, replaced
 
@@ -178,7 +178,9 @@ def _after_rerank(state: _State, runtime: Runtime[_Setting]) -> str:
 
 async def _rewrite(state: _State, runtime: Runtime[_Setting]) -> _State:
     setting = runtime.context
-    reply = await setting.client.chat.completions.create(
+    written = await chat(
+        setting.client,
+        role="generator",
         model=setting.models["generator"],
         messages=[
             {"role": "system", "content": REWRITE_PROMPT},
@@ -189,10 +191,8 @@ async def _rewrite(state: _State, runtime: Runtime[_Setting]) -> _State:
         ],
         max_tokens=64,
         seed=setting.seed + state["rewrites"],
-        extra_headers=as_role("generator"),
     )
-    query = (reply.choices[0].message.content or "").strip()
-    return {"query": query or state["query"], "rewrites": state["rewrites"] + 1}
+    return {"query": written.strip() or state["query"], "rewrites": state["rewrites"] + 1}
 
 
 async def _generate(state: _State, runtime: Runtime[_Setting]) -> _State:

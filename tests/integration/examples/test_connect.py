@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
 
-from examples.connect import as_execution, as_role, connect, rerank_scores, stream_chat
+from examples.connect import as_execution, as_role, chat, connect, rerank_scores, stream_chat
 from examples.rag_rerank.workflow import embed
 
 MESSAGES = [{"role": "user", "content": "hello"}]
@@ -109,14 +109,21 @@ async def test_calls_carry_their_labels(server: Server, client: openai.AsyncOpen
     reply = await labelled.chat.completions.create(
         model="m", messages=MESSAGES, extra_headers=as_role("planner")
     )
+    shorter = await chat(
+        labelled, role="planner", model="m", messages=MESSAGES, max_tokens=9, seed=1
+    )
 
-    assert reply.choices[0].message.content == "größer"
-    labels = {key: value for key, value in server.seen[0].items() if "scepsy" in key}
-    assert labels == {
-        "x-scepsy-workflow": "flow",
-        "x-scepsy-execution": "flow-1",
-        "x-scepsy-role": "planner",
-    }
+    assert shorter == reply.choices[0].message.content == "größer"
+    one, same = [{k: v for k, v in seen.items() if "scepsy" in k} for seen in server.seen]
+    assert (
+        one
+        == same
+        == {
+            "x-scepsy-workflow": "flow",
+            "x-scepsy-execution": "flow-1",
+            "x-scepsy-role": "planner",
+        }
+    )
 
 
 async def stream(client: openai.AsyncOpenAI, model: str) -> str:
@@ -153,7 +160,7 @@ async def test_an_error_within_a_stream_is_an_error(client: openai.AsyncOpenAI) 
 
 async def test_a_refusal_is_not_tried_again(server: Server, client: openai.AsyncOpenAI) -> None:
     with pytest.raises(openai.InternalServerError, match="no room left"):
-        await client.chat.completions.create(model="full", messages=MESSAGES)
+        await chat(client, role="r", model="full", messages=MESSAGES, max_tokens=9, seed=1)
 
     assert len(server.seen) == 1
 
