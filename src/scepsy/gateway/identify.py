@@ -34,7 +34,7 @@ WORKFLOW_HEADER, EXECUTION_HEADER = "x-scepsy-workflow", "x-scepsy-execution"
 ROLE_HEADER = "x-scepsy-role"
 MAX_NAME_CHARACTERS = 128
 
-_CLIENT_HEADERS: Sequence[tuple[str, str]] = (
+CLIENT_HEADERS: Sequence[tuple[str, str]] = (
     ("x-claude-code-session-id", ""),
     ("x-dynamo-session-id", "x-dynamo-parent-session-id"),
     ("session-id", ""),  # Codex
@@ -47,7 +47,7 @@ _CLIENT_HEADERS: Sequence[tuple[str, str]] = (
 _BAGGAGE_EXECUTION = ("scepsy.execution", "gen_ai.conversation.id", "session.id")
 _BAGGAGE_WORKFLOW = ("scepsy.workflow", "gen_ai.workflow.name")
 _BAGGAGE_ROLE = ("scepsy.role", "gen_ai.agent.name")
-_BODY_PATHS: Sequence[tuple[str, ...]] = (
+BODY_PATHS: Sequence[tuple[str, ...]] = (
     ("vllm_xargs", "agentic_context", "root_program_id"),
     ("vllm_xargs", "agentic_context", "program_id"),
     ("nvext", "agent_context", "session_id"),
@@ -160,7 +160,7 @@ class Identifier:
             return ExecutionId(name), Rung.PATH
         if name := clean_name(headers.get(EXECUTION_HEADER, "")):
             return ExecutionId(name), Rung.HEADER
-        for header, parent_header in _CLIENT_HEADERS:
+        for header, parent_header in CLIENT_HEADERS:
             if name := clean_name(headers.get(header, "")):
                 return self._session(name, clean_name(headers.get(parent_header, ""))), Rung.CLIENT
         if name := clean_name(_first(baggage, _BAGGAGE_EXECUTION)):
@@ -195,7 +195,7 @@ class Identifier:
         return execution, rung, chain
 
     def _in_body(self, body: Mapping[str, object]) -> ExecutionId | None:
-        for path in _BODY_PATHS:
+        for path in BODY_PATHS:
             if name := _text_at(body, path):
                 known = self._responses.get(name) if path == ("previous_response_id",) else None
                 return known or ExecutionId(clean_name(name))
