@@ -5,15 +5,15 @@ at a given load: lengths, shared prefixes, calls issued together, and calls that
 It must not know how calls are served.
 """
 
-import math
 import random
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
 from scepsy.errors import InputError, MissingError
+from scepsy.model.dependency import Dependency, dependencies
 from scepsy.model.execution import Call, CallStatus, Endpoint, Execution
 from scepsy.model.workflow import Stage
 
@@ -177,35 +177,30 @@ def stage_workload(executions: Iterable[Execution], stage: Stage) -> Workload:
             f"no recorded call of {stage} ended well",
             hint="record executions of the workflow, or check its name, LLM and role",
         )
+    seen = block_counts(recorded)
+    return Workload(stage, tuple(segment(calls, seen) for calls in recorded))
+
+
+def block_counts(recorded: Iterable[Sequence[Call]]) -> Counter[int]:
+    """In how many executions each block was seen, from the calls of each."""
     seen: Counter[int] = Counter()
     for calls in recorded:
         seen.update({block for c in calls for block in (*c.prefix_blocks, *c.output_blocks)})
-    return Workload(stage, tuple(_segment(calls, seen) for calls in recorded))
+    return seen
 
 
-def _segment(calls: list[Call], seen: Counter[int]) -> Segment:
-    """Each call waits for those that had ended at its start and are not waited for already.
+def segment(calls: Sequence[Call], seen: Mapping[int, int]) -> Segment:
+    """What one execution asks, in full or in part.
 
-    A call of the last group that ended before it began stands for all the earlier ones: it began
-    after they ended. So a burst whose members began together waits for the whole burst before.
+    Args:
+        calls: those of the execution that are replayed, by start.
+        seen: in how many executions each block was seen.
     """
-    call_ends = [max(call.end_s, math.nextafter(call.start_s, math.inf)) for call in calls]
-    by_end = sorted(range(len(calls)), key=call_ends.__getitem__)
-    ends = [call_ends[at] for at in by_end]  # after their own start, so none waits for itself
-    latest_start = list(accumulate((calls[at].start_s for at in by_end), max))
-    workload = []
-    for call in calls:
-        ended = bisect_right(ends, call.start_s)
-        direct = bisect_right(ends, latest_start[ended - 1], 0, ended) if ended else 0
-        waits_for = tuple(sorted(by_end[direct:ended]))
-        since = ends[ended - 1] if ended else calls[0].start_s
-        workload.append(_workload_call(call, waits_for, call.start_s - since, seen))
-    return Segment(tuple(workload))
+    pairs = zip(calls, dependencies(calls), strict=True)
+    return Segment(tuple(_workload_call(call, waits, seen) for call, waits in pairs))
 
 
-def _workload_call(
-    call: Call, waits_for: tuple[int, ...], after_s: float, seen: Counter[int]
-) -> WorkloadCall:
+def _workload_call(call: Call, waits: Dependency, seen: Mapping[int, int]) -> WorkloadCall:
     blocks = (*call.prefix_blocks, *call.output_blocks)
     private = (at for at, block in enumerate(blocks) if seen[block] == 1)
     return WorkloadCall(
@@ -215,8 +210,8 @@ def _workload_call(
         blocks=blocks,
         prefix_blocks=len(call.prefix_blocks),
         shared_blocks=next(private, len(blocks)),
-        waits_for=waits_for,
-        after_s=after_s,
+        waits_for=waits.waits_for,
+        after_s=waits.after_s,
         recorded_s=call.e2e_s,
     )
 
