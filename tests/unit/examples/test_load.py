@@ -83,6 +83,7 @@ def test_the_same_seed_plans_the_same_and_another_another() -> None:
     assert len({each.seed for each in plan(3)}) == len(plan(3))
 
 
+@pytest.mark.timeout(10)
 async def test_open_loop_starts_no_execution_late_because_others_still_run() -> None:
     all_started = asyncio.Event()
     started = Counter[int]()
