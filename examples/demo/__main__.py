@@ -11,31 +11,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import typer
 import uvloop
 from rich.console import Console
-from scepsy.files.plan_file import load_plan
 
-from examples.connect import connect
 from examples.demo.compare import (
     Expectation,
     compare_capacity,
     compare_latency,
     served_executions,
 )
-from examples.demo.measure import Measurement, Window
 from examples.demo.record import record
+from examples.demo.serve import SERVED_GPUS, Measured, measure
 from examples.demo.settings import DemoSettings
 from scepsy import __version__
 from scepsy.cli.output import fail, print_table, progress
-from scepsy.deploy.process import Service
 from scepsy.errors import ScepsyError
-from scepsy.model.plan import WorkflowPrediction
+from scepsy.files.plan_file import load_plan
 from scepsy.model.workflow import WorkflowName
 from scepsy.profiles.store import load_profiles
 from scepsy.report.comparison import BottleneckComparison, Comparison
@@ -45,7 +40,6 @@ from scepsy.traces.store import SqliteTraceStore
 
 CLUSTERS = {16: (2, 8), 4: (1, 4)}
 """GPUs of each cluster that is planned for, as nodes x GPUs of a node."""
-SERVED_GPUS = 4
 
 console = Console(highlight=False)
 
@@ -70,9 +64,8 @@ def scepsy(*arguments: str) -> None:
 def record_workflows(settings: DemoSettings) -> None:
     """Step 1: run the workflows through the gateway and keep what it saw."""
     settings.out.mkdir(parents=True, exist_ok=True)
-    for name in ("traces.db", "served.db"):
-        for old in settings.out.glob(f"{name}*"):
-            old.unlink()
+    for old in settings.out.glob("*.db*"):
+        old.unlink()
     total = settings.recorded_executions * len(settings.rates)
     with progress("recording executions", total=total) as advance:
         records = uvloop.run(record(settings, lambda _: advance()))
@@ -93,7 +86,7 @@ def plan_clusters(settings: DemoSettings) -> None:
         heading(f"A plan for {gpus} GPUs ({nodes} x {per_node} {settings.gpu.upper()})")
         cluster = settings.path(f"cluster-{gpus}.yaml")
         cluster.write_text(
-            f"gpu: {settings.gpu}\nnodes: {nodes}\ngpus_per_node: {per_node}\n", "utf-8"
+            f"nodes:\n  - gpu: {settings.gpu}\n    gpus: {per_node}\n    count: {nodes}\n", "utf-8"
         )
         plan = settings.path(f"plan-{gpus}.json")
         scepsy(
@@ -121,85 +114,24 @@ def expectation_of(settings: DemoSettings) -> Expectation:
     return Expectation(plan, demands, load_profiles(settings.path("profiles.json")))
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """The windows of all loads on the served plan, by workflow where one ran alone."""
-
-    target: Window
-    part_loaded: dict[str, Window]
-    saturated: dict[str, Window]
-
-
-async def measure(settings: DemoSettings, expectation: Expectation) -> Measured:
-    """Step 5: serve the plan, and load it."""
-    arguments = (
-        "deploy", "local", str(settings.path(f"plan-{SERVED_GPUS}.json")),
-        f"--speedup={settings.served_speedup:g}", "--port=0",
-        f"--record={settings.path('served.db')}",
-        *(f"--script={path}" for path in settings.scripts),
-    )  # fmt: skip
-    console.print(f"[dim]$ scepsy {shlex.join(arguments)}[/]")
-    part_loaded: dict[str, Window] = {}
-    saturated: dict[str, Window] = {}
-    async with AsyncExitStack() as stack:
-        advance = stack.enter_context(
-            progress("serving and measuring", total=2 * len(settings.rates) + 1)
-        )
-        service = await stack.enter_async_context(Service("deployment", arguments))
-        client = await stack.enter_async_context(connect(f"{service.url}/v1"))
-        run = Measurement(settings, client)
-        all_together = expectation.plan.prediction.workflows
-        target = await run.at_rates(
-            "target", list(settings.rates.items()), warm_up_s=_warm_up_s(all_together)
-        )
-        advance()
-        for name in settings.rates:
-            rate = settings.load_fraction * expectation.capacity_per_s(name)
-            alone = expectation.alone(name, rate).workflows
-            part_loaded[name] = await run.at_rates(
-                f"part-{name}", [(name, rate)], warm_up_s=_warm_up_s(alone)
-            )
-            advance()
-        for name in settings.rates:
-            rate = settings.full_fraction * expectation.capacity_per_s(name)
-            full = expectation.alone(name, rate).workflows[0]
-            # By Little's law; twice as many leave no doubt that all engines are kept busy.
-            inflight = rate * full.execution_s_mean
-            saturated[name] = await run.saturated(
-                f"full-{name}",
-                name,
-                concurrency=round(2 * inflight),
-                warm_up_s=2 * full.execution_s_mean,
-            )
-            advance()
-    return Measured(target, part_loaded, saturated)
-
-
-def _warm_up_s(workflows: Sequence[WorkflowPrediction]) -> float:
-    """Until about as many executions run as will later on."""
-    return max(workflow.execution_s_p95 for workflow in workflows)
-
-
 def compare(
     settings: DemoSettings, expectation: Expectation, measured: Measured
 ) -> tuple[list[Comparison], list[BottleneckComparison]]:
     """Step 6: every prediction beside its measurement."""
-    store = settings.path("served.db")
     comparisons: list[Comparison] = []
     bottlenecks: list[BottleneckComparison] = []
-    for name, window in measured.saturated.items():
-        executions = served_executions(store, window)[name]
-        capacity, bottleneck = compare_capacity(expectation, name, window, executions)
+    for name, loaded in measured.saturated.items():
+        executions = served_executions(loaded.store, loaded.window)[name]
+        capacity, bottleneck = compare_capacity(expectation, name, loaded.window, executions)
         comparisons.append(capacity)
         bottlenecks.append(bottleneck)
-    for name, window in measured.part_loaded.items():
-        prediction = expectation.alone(
-            name, settings.load_fraction * expectation.capacity_per_s(name)
-        )
+    for name, loaded in measured.part_loaded.items():
+        rate = settings.load_fraction * expectation.capacity_per_s(name)
         condition = f"{settings.load_fraction:.0%} of capacity, alone"
-        comparisons += compare_latency(prediction, condition, window, promised=True)
+        prediction = expectation.at({name: rate})
+        comparisons += compare_latency(prediction, condition, loaded.window, promised=True)
     comparisons += compare_latency(
-        expectation.plan.prediction, "both at target", measured.target, promised=False
+        expectation.plan.prediction, "both at target", measured.target.window, promised=False
     )
     return comparisons, bottlenecks
 
@@ -243,8 +175,7 @@ def write_report(
             f"scepsy {__version__}",
             f"Python {platform.python_version()} on {os.cpu_count()} CPUs ({platform.machine()})",
             f"seed {settings.seed}",
-            f"emulated {settings.gpu.upper()} engines, {settings.served_speedup:g} times real time",
-            f"windows of {settings.measured_s:g} s",
+            f"emulated {settings.gpu.upper()} engines",
         ),
         executions=drawn,
         demands=expectation.demands,
@@ -265,7 +196,8 @@ def run(settings: DemoSettings) -> bool:
     plan_clusters(settings)
     heading(f"Serving the plan for {SERVED_GPUS} GPUs and measuring it")
     expectation = expectation_of(settings)
-    measured = uvloop.run(measure(settings, expectation))
+    with progress("serving and measuring", total=1 + 2 * len(settings.rates)) as advance:
+        measured = uvloop.run(measure(settings, expectation, advance))
     comparisons, bottlenecks = compare(settings, expectation, measured)
     show(comparisons, bottlenecks)
     path = write_report(settings, expectation, comparisons, bottlenecks)

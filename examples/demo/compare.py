@@ -1,6 +1,6 @@
 """Put what was predicted beside what was measured."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -30,12 +30,19 @@ class Expectation:
     demands: tuple[WorkflowDemand, ...]
     profiles: ProfileSet
 
-    def alone(self, workflow: str, rate_per_s: float) -> Prediction:
-        """The prediction for one workflow with the plan to itself."""
-        name = WorkflowName(workflow)
-        demand = next(d for d in self.demands if d.workflow == name)
-        rated = RatedWorkflow(demand, WorkflowRate(name, rate_per_s))
-        return predict([rated], self.plan.allocation, self.profiles)
+    def at(self, rates: Mapping[str, float]) -> Prediction:
+        """The prediction for these workflows at these rates, and no other, on the plan."""
+        rated = [
+            RatedWorkflow(demand, WorkflowRate(demand.workflow, rates[demand.workflow]))
+            for demand in self.demands
+            if demand.workflow in rates
+        ]
+        return predict(rated, self.plan.allocation, self.profiles)
+
+    def calls_per_execution(self, workflow: str) -> float:
+        """Of all LLMs together, as recorded."""
+        demand = next(d for d in self.demands if d.workflow == workflow)
+        return sum(stage.calls_per_execution for stage in demand.stages)
 
     def capacity_per_s(self, workflow: str) -> float:
         """Executions/s of one workflow that the plan sustains with nothing beside it."""

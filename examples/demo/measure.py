@@ -1,12 +1,11 @@
 """Load a served plan and measure it: capacity in a closed loop, latency in an open one."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from openai import AsyncOpenAI
 
-from examples.demo.settings import DemoSettings
 from examples.load import ExecutionRecord, Load, Planned, planned
 from examples.registry import WORKFLOWS
 from scepsy.clock import ScaledClock
@@ -29,67 +28,63 @@ class Window:
         return tuple(r for r in self.records if self.begin_s <= r.start_s < self.end_s)
 
 
-class Measurement:
-    """Runs one load after the other against the same gateway."""
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a load goes, on which clock."""
 
-    def __init__(self, settings: DemoSettings, client: AsyncOpenAI) -> None:
-        self._settings = settings
-        self._client = client
-        self._clock = ScaledClock(settings.served_speedup)
+    client: AsyncOpenAI
+    clock: ScaledClock
+    seed: int
 
-    def _load(self, names: Sequence[str], label: str) -> Load:
-        return Load(
-            self._client,
-            [WORKFLOWS[name] for name in names],
-            clock=self._clock,
-            label=label,
-        )
 
-    async def saturated(
-        self, name: str, workflow: str, *, concurrency: int, warm_up_s: float
-    ) -> Window:
-        """Keep so many executions running; the window begins when the warm-up is over."""
-        load = self._load([workflow], name)
-        await load.prepare()
-        begin_s = self._clock.now_s() + warm_up_s
-        end_s = begin_s + self._settings.measured_s
-        plan = planned(WORKFLOWS[workflow], [0.0] * 10_000, seed=self._settings.seed + 1)
-        records = await load.closed_loop(self._until(plan, end_s), concurrency=concurrency)
-        return Window(begin_s=begin_s, end_s=end_s, records=records)
+async def saturate(
+    target: Target, workflow: str, *, concurrency: int, warm_up_s: float, window_s: float
+) -> Window:
+    """Keep so many executions running; the window begins when the warm-up is over."""
+    load = Load(target.client, [WORKFLOWS[workflow]], clock=target.clock, label="full")
+    await load.prepare()
+    begin_s = target.clock.now_s() + warm_up_s
+    end_s = begin_s + window_s
+    plan = planned(WORKFLOWS[workflow], [0.0] * 10_000, seed=target.seed + 1)
+    records = await load.closed_loop(_until(plan, target.clock, end_s), concurrency=concurrency)
+    return Window(begin_s=begin_s, end_s=end_s, records=records)
 
-    def _until(self, plan: Sequence[Planned], end_s: float) -> Iterator[Planned]:
-        for each in plan:
-            if self._clock.now_s() >= end_s:
-                return
-            yield each
 
-    async def at_rates(
-        self, name: str, rates: Sequence[tuple[str, float]], *, warm_up_s: float
-    ) -> Window:
-        """Let executions arrive by chance at the rates; the window follows the warm-up."""
-        load = self._load([workflow for workflow, _ in rates], name)
-        await load.prepare()
-        begin_s = self._clock.now_s() + warm_up_s
-        duration_s = warm_up_s + self._settings.measured_s
-        plan = [
-            each
-            for workflow, rate_per_s in rates
-            for each in self._arrivals(name, workflow, rate_per_s, duration_s)
-        ]
-        records = await load.open_loop(plan)
-        end_s = begin_s + self._settings.measured_s
-        return Window(begin_s=begin_s, end_s=end_s, records=records)
+def _until(plan: Sequence[Planned], clock: ScaledClock, end_s: float) -> Iterator[Planned]:
+    for each in plan:
+        if clock.now_s() >= end_s:
+            return
+        yield each
 
-    def _arrivals(
-        self, name: str, workflow: str, rate_per_s: float, duration_s: float
-    ) -> tuple[Planned, ...]:
-        """Executions at independent, uniform instants: a Poisson process of known count.
 
-        The count is fixed so that the window's rate is the one that was predicted for.
-        """
-        rng = random.Random(f"{self._settings.seed}/{name}/{workflow}")
-        instants = [rng.uniform(0, duration_s) for _ in range(round(rate_per_s * duration_s))]
-        return planned(WORKFLOWS[workflow], sorted(instants), seed=self._settings.seed + 2)
+async def offer(
+    target: Target, rates: Mapping[str, float], *, warm_up_s: float, window_s: float
+) -> Window:
+    """Let executions arrive by chance at the rates; the window follows the warm-up."""
+    load = Load(
+        target.client, [WORKFLOWS[name] for name in rates], clock=target.clock, label="offered"
+    )
+    await load.prepare()
+    begin_s = target.clock.now_s() + warm_up_s
+    plan = [
+        each
+        for name, rate_per_s in rates.items()
+        for each in _arrivals(name, rate_per_s, warm_up_s + window_s, target.seed)
+    ]
+    records = await load.open_loop(plan)
+    return Window(begin_s=begin_s, end_s=begin_s + window_s, records=records)
+
+
+def _arrivals(
+    workflow: str, rate_per_s: float, duration_s: float, seed: int
+) -> tuple[Planned, ...]:
+    """Executions at independent, uniform instants: a Poisson process of known count.
+
+    The count is fixed so that the rate is the one that was predicted for.
+    """
+    rng = random.Random(f"{seed}/{workflow}/arrivals")
+    instants = [rng.uniform(0, duration_s) for _ in range(round(rate_per_s * duration_s))]
+    return planned(WORKFLOWS[workflow], sorted(instants), seed=seed + 2)
 
 
 def throughput_per_s(window: Window, executions: Sequence[Execution]) -> float:
