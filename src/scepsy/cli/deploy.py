@@ -22,9 +22,7 @@ def _group() -> None:
 
 @app.command()
 def local(
-    plan: Annotated[
-        Path, typer.Argument(help="A plan written by `scepsy plan`.", exists=True, dir_okay=False)
-    ],
+    plan: Annotated[Path, typer.Argument(help="A plan written by `scepsy plan`.")],
     speedup: Annotated[
         float, typer.Option(help="Times faster than the silicon that the engines stand for.")
     ] = 1.0,

@@ -1,4 +1,4 @@
-"""``scepsy engine``: serve one LLM as a GPU would, without one."""
+"""``scepsy engine``: serve one LLM as a GPU would, without one; or a real one on the CPU."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scepsy.cli.output import JsonOption, print_json_line, say
+from scepsy.errors import InputError
 
 if TYPE_CHECKING:
     import asyncio
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 def engine(
     *,
-    model: Annotated[str, typer.Option(help="The LLM, e.g. llama-3.1-8b.")],
+    model: Annotated[str, typer.Option(help="The LLM to emulate, e.g. llama-3.1-8b.")] = "",
     gpu: Annotated[str, typer.Option(help="The GPU type, e.g. h100.")] = "h100",
     tp: Annotated[int, typer.Option(min=1, help="GPUs that the weights are sharded over.")] = 1,
     gpu_fraction: Annotated[
@@ -32,6 +33,14 @@ def engine(
         str, typer.Option(help="What clients put into `model`, if not the LLM's name.")
     ] = "",
     seed: Annotated[int, typer.Option(help="Another seed gives other answers.")] = 0,
+    real: Annotated[
+        Path | None,
+        typer.Option(help="Emulate nothing: serve this GGUF file with llama.cpp, on the CPU."),
+    ] = None,
+    slots: Annotated[int, typer.Option(help="With --real: calls in the batch at most.")] = 4,
+    context: Annotated[int, typer.Option(help="With --real: tokens of a call at most.")] = 4096,
+    threads: Annotated[int, typer.Option(help="With --real: threads; 1 on busy cores.")] = 1,
+    embeddings: Annotated[bool, typer.Option(help="With --real: serve embeddings too.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Serve an LLM over the OpenAI API, with the timing that a real GPU would have.
@@ -44,6 +53,24 @@ def engine(
     """
     import asyncio
     import logging
+
+    if real is not None:
+        from scepsy.engines.llama_cpp import LlamaConfig, serve_llama
+
+        llama = LlamaConfig(
+            model=real,
+            name=served_model_name or model,
+            host=host,
+            port=port,
+            slots=slots,
+            context_tokens=context,
+            threads=threads,
+            embeddings=embeddings,
+        )
+        serve_llama(llama, lambda url: _announce(url, llama.served_name, as_json=as_json))
+        return
+    if not model:
+        raise InputError("no LLM is named", hint="give --model, or --real FILE.gguf")
 
     from scepsy.engines.emulated import EngineServerConfig
 
@@ -85,10 +112,14 @@ async def _serve(config: "EngineServerConfig", *, as_json: bool) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     running = await start_engine(config)
     try:
-        if as_json:
-            print_json_line({"url": running.url, "model": config.served_name})
-        else:
-            say(f"listening on {running.url}/v1 as {config.served_name}; stop with Ctrl-C")
+        _announce(running.url, config.served_name, as_json=as_json)
         await stopped.wait()
     finally:
         await running.stop()
+
+
+def _announce(url: str, name: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json_line({"url": url, "model": name})
+    else:
+        say(f"listening on {url}/v1 as {name}; stop with Ctrl-C")

@@ -20,6 +20,7 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 """For talk: progress, warnings, errors."""
 
+_JSON_OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
 _UNBOUNDED_WIDTH = 10_000
 """Of a pipe or file: there, nothing is cut or wrapped."""
 
@@ -28,13 +29,13 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 
 def print_json(value: object) -> None:
     """Print dataclasses, lists and plain values as JSON on stdout."""
-    text = orjson.dumps(value, default=_plain, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
+    text = orjson.dumps(value, default=_plain, option=_JSON_OPTIONS | orjson.OPT_INDENT_2)
     typer.echo(text.decode())
 
 
 def print_json_line(value: object) -> None:
     """Print one value as one line of JSON, at once: for programs that wait for it."""
-    typer.echo(orjson.dumps(value, default=_plain).decode())
+    typer.echo(orjson.dumps(value, default=_plain, option=_JSON_OPTIONS).decode())
     sys.stdout.flush()
 
 

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 
@@ -36,6 +37,11 @@ def test_json_holds_our_values(capsys: pytest.CaptureFixture[str]) -> None:
         }
     ]
     assert printed.err == ""
+
+
+def test_json_holds_arrays_and_keys_that_are_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({3: np.array([0.5, 2.0])})
+    assert json.loads(capsys.readouterr().out) == {"3": [0.5, 2.0]}
 
 
 def test_a_json_line_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
