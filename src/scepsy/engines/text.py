@@ -21,7 +21,8 @@ _TEXT = (
     "small large simple common different possible certain general early late open clear "
     "then also only more less most again often still rather between against through without"
 )
-_WORDS = tuple(_TEXT.split())
+_BABBLE = " ".join(random.Random(0).choices(_TEXT.split(), k=4096))
+"""Answers are pieces of this: to draw each word anew would cost more than all else of a call."""
 _MEDIAN_TOKENS, _SIGMA = 180.0, 0.8
 """Assumed: chat answers are about log-normal in length, a few hundred tokens long."""
 DIMENSIONS = 256
@@ -43,9 +44,12 @@ def output_length(rng: random.Random) -> int:
 
 def babble(tokens: int, rng: random.Random) -> str:
     """Words that mean nothing, in exactly so many tokens."""
-    size = tokens * TOKEN_BYTES
-    words = " ".join(rng.choices(_WORDS, k=2 * tokens))  # a word and its space are 3 bytes or more
-    return words[: size - 1].capitalize() + "."
+    size = tokens * TOKEN_BYTES - 1
+    start = _BABBLE.find(" ", rng.randrange(len(_BABBLE) // 2)) + 1
+    piece = _BABBLE[start : start + size]
+    while len(piece) < size:
+        piece += " " + _BABBLE[: size - len(piece) - 1]
+    return piece[0].upper() + piece[1:] + "."
 
 
 def embed(text: str, dimensions: int = DIMENSIONS) -> tuple[float, ...]:
