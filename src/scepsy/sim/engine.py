@@ -65,6 +65,7 @@ class Engine:
         self._start_s = -_INF
         self._end_s = _INF  # infinite: idle
         self._run_steps = 0
+        self._is_silent = False  # cut by a call: nothing is to be seen at its end
         self._whole_asked = (0.0, 0.0, 0)
         self._whole_found = 0
         self._budget_tokens = 0
@@ -106,6 +107,7 @@ class Engine:
             self._set_end()
         elif len(self._waiting) == 1 and len(self._running) < self._max_seqs:
             self._cut()
+            self._is_silent = self._is_silent and not self._cancelled
         # Else a call waits already: it cut the run, or can't join before another ends.
 
     def cancel(self, now_s: float, call_id: str) -> None:
@@ -124,6 +126,7 @@ class Engine:
         else:
             self._waiting.remove(sequence)
         self._cut()  # again, in case the first cut began a new run at this very instant
+        self._is_silent = False  # a smaller batch may take less time
 
     def next_event_s(self) -> float:
         """An instant (s) before which nothing observable happens; infinite when idle.
@@ -132,7 +135,10 @@ class Engine:
         advancing to it, and the next answer is later. While events wait to be collected it is the
         instant last advanced to.
         """
-        return self._now_s if self._events else self._end_s
+        if self._events:
+            return self._now_s
+        # After a run that was cut comes one step more, no shorter than one of that run.
+        return self._start_s + self._run_s(self._run_steps + 1) if self._is_silent else self._end_s
 
     def next_token_s(self) -> float:
         """When the step under way ends (s), after the instant last advanced to; else infinite."""
@@ -212,7 +218,7 @@ class Engine:
 
     def _set_end(self) -> None:
         """Find when the step ends, or the run of steps in which the batch stays as it is."""
-        self._run_steps = 1
+        self._run_steps, self._is_silent = 1, False
         if self._prefill_tokens:
             self._end_s = self._start_s + self._times.step_s(
                 prefill_tokens=self._prefill_tokens,
@@ -269,6 +275,7 @@ class Engine:
             self._complete()
         elif done + 1 < self._run_steps:
             self._run_steps, self._end_s = done + 1, self._start_s + self._run_s(done + 1)
+            self._is_silent = True
 
     def _admit(self) -> None:
         if not self._admitting:
