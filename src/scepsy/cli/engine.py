@@ -13,30 +13,32 @@ if TYPE_CHECKING:
 
     from scepsy.engines.emulated import EngineServerConfig
 
+ScriptOption = Annotated[
+    list[Path] | None,
+    typer.Option(help="Python file that decides what is answered. Repeat it for several."),
+]
+NameOption = Annotated[
+    str, typer.Option(help="What clients put into `model`, if not the LLM's name.")
+]
+RealOption = Annotated[
+    Path | None,
+    typer.Option(help="Emulate nothing: serve this GGUF file with llama.cpp, on the CPU."),
+]
+
 
 def engine(
     *,
     model: Annotated[str, typer.Option(help="The LLM to emulate, e.g. llama-3.1-8b.")] = "",
     gpu: Annotated[str, typer.Option(help="The GPU type, e.g. h100.")] = "h100",
     tp: Annotated[int, typer.Option(min=1, help="GPUs that the weights are sharded over.")] = 1,
-    gpu_fraction: Annotated[
-        float, typer.Option(help="Part of each of those GPUs, in (0, 1].")
-    ] = 1.0,
+    gpu_fraction: Annotated[float, typer.Option(help="Part of each GPU, in (0, 1].")] = 1.0,
     speedup: Annotated[float, typer.Option(help="How much faster than the GPU to run.")] = 1.0,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
-    script: Annotated[
-        list[Path] | None,
-        typer.Option(help="Python file that decides what is answered. Repeat it for several."),
-    ] = None,
-    served_model_name: Annotated[
-        str, typer.Option(help="What clients put into `model`, if not the LLM's name.")
-    ] = "",
+    script: ScriptOption = None,
+    served_model_name: NameOption = "",
     seed: Annotated[int, typer.Option(help="Another seed gives other answers.")] = 0,
-    real: Annotated[
-        Path | None,
-        typer.Option(help="Emulate nothing: serve this GGUF file with llama.cpp, on the CPU."),
-    ] = None,
+    real: RealOption = None,
     slots: Annotated[int, typer.Option(help="With --real: calls in the batch at most.")] = 4,
     context: Annotated[int, typer.Option(help="With --real: tokens of a call at most.")] = 4096,
     threads: Annotated[int, typer.Option(help="With --real: threads; 1 on busy cores.")] = 1,
@@ -58,15 +60,9 @@ def engine(
         from scepsy.engines.llama_cpp import LlamaConfig, serve_llama
 
         llama = LlamaConfig(
-            model=real,
-            name=served_model_name or model,
-            host=host,
-            port=port,
-            slots=slots,
-            context_tokens=context,
-            threads=threads,
-            embeddings=embeddings,
-        )
+            model=real, name=served_model_name or model, host=host, port=port, slots=slots,
+            context_tokens=context, threads=threads, embeddings=embeddings,
+        )  # fmt: skip
         serve_llama(llama, lambda url: _announce(url, llama.served_name, as_json=as_json))
         return
     if not model:
@@ -75,17 +71,9 @@ def engine(
     from scepsy.engines.emulated import EngineServerConfig
 
     config = EngineServerConfig(
-        llm=model,
-        gpu_type=gpu,
-        tensor_parallel=tp,
-        gpu_fraction=gpu_fraction,
-        speedup=speedup,
-        host=host,
-        port=port,
-        scripts=tuple(script or ()),
-        name=served_model_name,
-        seed=seed,
-    )
+        llm=model, gpu_type=gpu, tensor_parallel=tp, gpu_fraction=gpu_fraction, speedup=speedup,
+        host=host, port=port, scripts=tuple(script or ()), name=served_model_name, seed=seed,
+    )  # fmt: skip
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     with asyncio.Runner(loop_factory=_new_event_loop) as runner:
         runner.run(_serve(config, as_json=as_json))
