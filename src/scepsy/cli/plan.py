@@ -14,27 +14,31 @@ if TYPE_CHECKING:
     from scepsy.traces.demand import WorkflowDemand
     from scepsy.traces.store import SqliteTraceStore
 
+RateOption = Annotated[
+    list[str],
+    typer.Option(
+        help="Executions per second, as `workflow=4`; just `4` if only one was recorded. "
+        "Repeat for each workflow to plan for."
+    ),
+]
+SloOption = Annotated[
+    str | None,
+    typer.Option(help="Bound on execution latency (mean, p50, p95, p99): `p95 <= 30s`."),
+]
+WeightOption = Annotated[
+    list[str] | None,
+    typer.Option(help="How much a second of a workflow's latency counts: `workflow=2`."),
+]
+
 
 def plan(
     *,
     traces: Annotated[Path, typer.Option(help="Trace store with the workflows' executions.")],
     profiles: Annotated[Path, typer.Option(help="Profiles of the workflows' stages.")],
     cluster: Annotated[Path, typer.Option(help="Cluster file: what GPUs there are.")],
-    rate: Annotated[
-        list[str],
-        typer.Option(
-            help="Executions per second, as `workflow=4`; just `4` if only one was recorded. "
-            "Repeat for each workflow to plan for."
-        ),
-    ],
-    slo: Annotated[
-        str | None,
-        typer.Option(help="Bound on execution latency (mean, p50, p95, p99): `p95 <= 30s`."),
-    ] = None,
-    weight: Annotated[
-        list[str] | None,
-        typer.Option(help="How much a second of a workflow's latency counts: `workflow=2`."),
-    ] = None,
+    rate: RateOption,
+    slo: SloOption = None,
+    weight: WeightOption = None,
     output: Annotated[Path | None, typer.Option(help="Write the plan to this file.")] = None,
     gpu_shares: Annotated[
         int, typer.Option(min=1, help="A GPU is divided into so many shares; 1: whole GPUs only.")

@@ -47,8 +47,8 @@ def cluster_picture(plan: Plan) -> Iterator[Text]:
     letters = _letters(plan)
     on_gpu: dict[GpuId, list[PlacedReplica]] = {}
     for replica in plan.placement.replicas:
-        for gpu in replica.gpus:
-            on_gpu.setdefault(gpu, []).append(replica)
+        for gpu_id in replica.gpus:
+            on_gpu.setdefault(gpu_id, []).append(replica)
     legend = Text("  ").join(
         Text.assemble((f" {letter} ", f"black on {color}"), f" {llm}")
         for llm, (letter, color) in letters.items()
@@ -93,7 +93,7 @@ def _nvlink(gpus: list[Gpu]) -> str:
     domains = [list(group) for _, group in groupby(gpus, lambda g: g.domain)]
     if len(domains) > 1:
         return f", NVLink domains of {len(domains[0])}"
-    return "" if gpus[0].domain == gpus[0].node else f", NVLink domain {gpus[0].domain}"
+    return "" if str(gpus[0].domain) == str(gpus[0].node) else f", NVLink domain {gpus[0].domain}"
 
 
 def _letters(plan: Plan) -> dict[LlmName, tuple[str, str]]:
