@@ -1,7 +1,7 @@
 """``scepsy profile``: latency against load of each recorded stage, on each shape of a replica."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,6 +20,18 @@ if TYPE_CHECKING:
 
     Job = tuple[ProfileKey, EngineSpec]
 
+MapOption = Annotated[
+    list[str] | None,
+    typer.Option("--map", help="Read a recorded LLM as a known one: `gpt-4o=qwen3-32b`."),
+]
+EngineOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Measure a live engine instead, e.g. http://127.0.0.1:8000. It runs on --gpu with "
+        "one --tp, --fraction and --replicas (1 where not given).",
+    ),
+]
 _HEADER = ("stage", "GPU", "TP", "fraction", "replicas", "calls/s", "idle s", "80 % s", "from")
 
 
@@ -34,10 +46,13 @@ def profile(
     fraction: Annotated[
         str | None, typer.Option(help="GPU fractions, e.g. 0.5,1. Default: a few that fit.")
     ] = None,
-    replicas: Annotated[str, typer.Option(help="Replicas that share a load.")] = "1,2,4",
-    rename: Annotated[
-        list[str] | None,
-        typer.Option("--map", help="Read a recorded LLM as a known one: `gpt-4o=qwen3-32b`."),
+    replicas: Annotated[
+        str | None, typer.Option(help="Replicas that share a load.", show_default="1,2,4")
+    ] = None,
+    rename: MapOption = None,
+    engine: EngineOption = None,
+    speedup: Annotated[
+        float | None, typer.Option(help="How much faster than silicon an emulated --engine runs.")
     ] = None,
     output: Annotated[Path, typer.Option(help="Profile file; what is in it stays.")] = Path(
         "profiles.json"
@@ -48,21 +63,28 @@ def profile(
 ) -> None:
     """Profile every recorded stage: replay its calls at rising loads, up to saturation.
 
-    It runs on the engine model, with published step times of the GPU.
+    It runs on the engine model, with published step times of the GPU; or, with `--engine`, on a
+    live engine over HTTP: the stages of the LLMs that it serves, in as much time as that takes.
 
     Example: `scepsy profile --traces traces.db --gpu h100 --output profiles.json`
     """
     from scepsy.profiles.curve import ProfileSet
     from scepsy.profiles.store import load_profiles, save_profiles
 
+    if engine is None and speedup is not None:
+        raise InputError("`--speedup` is of an emulated engine", hint="add --engine URL")
     known = load_profiles(output) if output.exists() else ProfileSet(())
     workloads = _workloads(traces, workflow)
     degrees = None if tp is None else _whole("tp", tp)
     fractions = None if fraction is None else _fractions(fraction)
-    counts = _whole("replicas", replicas)
-    names = _renames(rename or [])
-    planned = _plan_jobs(workloads, gpu, names, degrees, fractions, counts)
-    curves = _profile(workloads, planned, seed, jobs)
+    counts = None if replicas is None else _whole("replicas", replicas)
+    names = _renames(rename or [], workloads)
+    if engine is None:
+        planned = _plan_jobs(workloads, gpu, names, degrees, fractions, counts or [1, 2, 4])
+        curves = _profile(workloads, planned, seed, jobs)
+    else:
+        keys = _keys(workloads, gpu, *_only(degrees, fractions, counts))
+        curves = _measure(workloads, keys, names, engine, speedup, seed)
     save_profiles(output, known.updated(curves))
     if as_json:
         print_json(sorted(curves, key=lambda curve: curve.key))
@@ -122,17 +144,39 @@ def _fractions(text: str) -> list[float]:
     return numbers
 
 
-def _renames(texts: Sequence[str]) -> dict["LlmName", str]:
+def _only(
+    degrees: Sequence[int] | None, fractions: Sequence[float] | None, counts: Sequence[int] | None
+) -> tuple[int, float, int]:
+    """The one shape that a live engine has."""
+    shapes = [
+        (degree, fraction, count)
+        for degree in degrees or [1]
+        for fraction in fractions or [1.0]
+        for count in counts or [1]
+    ]
+    if len(shapes) > 1:
+        raise InputError(
+            f"`--engine` has one shape, not {len(shapes)}",
+            hint="give one --tp, one --fraction and one --replicas",
+        )
+    return shapes[0]
+
+
+def _renames(texts: Sequence[str], workloads: Mapping["Stage", "Workload"]) -> dict["LlmName", str]:
+    from scepsy.errors import UnknownNameError
     from scepsy.model.workflow import LlmName
 
     names: dict[LlmName, str] = {}
+    recorded = {stage.llm for stage in workloads}
     for text in texts:
-        recorded, _, known = text.partition("=")
-        if not recorded or not known:
+        name, _, known = text.partition("=")
+        if not name or not known:
             raise InputError(
                 f"`--map {text}` is not a pair of names", hint="write it like gpt-4o=qwen3-32b"
             )
-        names[LlmName(recorded)] = known
+        if name not in recorded:
+            raise UnknownNameError("recorded LLM", name, recorded)
+        names[LlmName(name)] = known
     return names
 
 
@@ -146,33 +190,83 @@ def _plan_jobs(
 ) -> list["Job"]:
     """What to profile, that which takes longest first."""
     from scepsy.profiles.catalog import find_gpu_type
-    from scepsy.profiles.curve import ProfileKey
     from scepsy.profiles.shapes import profile_shapes
 
     gpu_type = find_gpu_type(gpu).name
-    if unused := names.keys() - {stage.llm for stage in workloads}:
-        raise InputError(f"`--map`: no LLM was recorded as {', '.join(sorted(unused))}")
-    return [
-        (
-            ProfileKey(
-                stage=stage,
-                gpu_type=gpu_type,
-                tensor_parallel=shape.tensor_parallel,
-                gpu_fraction=shape.gpu_fraction,
-                replicas=count,
-            ),
-            shape.spec,
-        )
-        for count in sorted(counts, reverse=True)
-        for stage, workload in workloads.items()
-        for shape in profile_shapes(
+    shapes = {
+        stage: profile_shapes(
             workload,
             names.get(stage.llm, stage.llm),
             gpu_type,
             degrees=degrees,
             fractions=fractions,
         )
+        for stage, workload in workloads.items()
+    }
+    return [
+        (key, shape.spec)
+        for count in sorted(counts, reverse=True)
+        for stage, fitting in shapes.items()
+        for shape in fitting
+        for key in _keys([stage], gpu_type, shape.tensor_parallel, shape.gpu_fraction, count)
     ]
+
+
+def _keys(
+    stages: Iterable["Stage"], gpu: str, degree: int, fraction: float, count: int
+) -> list["ProfileKey"]:
+    from scepsy.model.cluster import GpuTypeName
+    from scepsy.profiles.curve import ProfileKey
+
+    return [
+        ProfileKey(
+            stage=stage,
+            gpu_type=GpuTypeName(gpu),
+            tensor_parallel=degree,
+            gpu_fraction=fraction,
+            replicas=count,
+        )
+        for stage in stages
+    ]
+
+
+def _measure(
+    workloads: Mapping["Stage", "Workload"],
+    keys: Sequence["ProfileKey"],
+    names: Mapping["LlmName", str],
+    url: str,
+    speedup: float | None,
+    seed: int,
+) -> list["ProfileCurve"]:
+    """Measure the stages of the LLMs that the engine says it serves."""
+    import asyncio
+
+    from scepsy.clock import ScaledClock
+    from scepsy.model.provenance import Provenance
+    from scepsy.profiles.measure import UTILIZATIONS, LiveEngine, fetch_models, measure_stage
+
+    served = asyncio.run(fetch_models(url))
+    known = [key for key in keys if names.get(key.stage.llm, key.stage.llm) in served]
+    if not known:
+        raise InputError(
+            f"{url} serves {', '.join(served) or 'nothing'}, of which nothing was recorded",
+            hint=f"recorded: {', '.join(sorted({key.stage.llm for key in keys}))}; "
+            "`--map recorded=served` gives one another name",
+        )
+    curves: list[ProfileCurve] = []
+    with progress(f"measuring {url}", len(known) * (1 + len(UTILIZATIONS))) as advance:
+        for key in known:
+            engine = LiveEngine(
+                url=url,
+                model=names.get(key.stage.llm, key.stage.llm),
+                clock=ScaledClock(speedup or 1.0),
+                provenance=Provenance.MEASURED if speedup is None else Provenance.SIMULATED,
+                source=f"measured over HTTP at {url}"
+                + ("" if speedup is None else ", an emulated engine"),
+            )
+            work = measure_stage(workloads[key.stage], key, engine, seed=seed, progress=advance)
+            curves.append(asyncio.run(work))
+    return curves
 
 
 def _profile(

@@ -71,6 +71,26 @@ class _Served:
     end_s: float = 0.0
 
 
+async def fetch_models(url: str) -> tuple[str, ...]:
+    """The names that an engine serves.
+
+    Raises:
+        EngineError: the engine cannot be reached, or does not say.
+    """
+    timeout = aiohttp.ClientTimeout(total=30)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as session,
+            session.get(url.rstrip("/") + "/v1/models") as response,
+        ):
+            body = orjson.loads(await response.read())
+            return tuple(str(model["id"]) for model in body["data"])
+    except (aiohttp.ClientError, OSError) as error:
+        raise EngineError(f"cannot call {url}: {error}", hint="is the engine running?") from error
+    except (ValueError, LookupError, TypeError) as error:
+        raise EngineError(f"{url}/v1/models is not a list of models: {error}") from error
+
+
 async def measure_stage(
     workload: Workload,
     key: ProfileKey,
