@@ -12,6 +12,7 @@ import numpy as np
 from scepsy.errors import InputError, MissingError
 from scepsy.model.execution import Call, CallStatus, Execution
 from scepsy.model.workflow import Stage, WorkflowName
+from scepsy.traces.call_table import CallTable, CallTableBuilder
 from scepsy.traces.store import SqliteTraceStore
 from scepsy.traces.structure import busy_intervals, total_s
 
@@ -68,6 +69,8 @@ class WorkflowDemand:
     stages: tuple[StageDemand, ...]
     """Sorted by stage."""
     executions: tuple[ExecutionDemand, ...]
+    calls: CallTable | None = field(default=None, repr=False, compare=False)
+    """The calls of those executions, for predictors that re-time them; None where not kept."""
 
 
 def demands(
@@ -88,7 +91,7 @@ def demands(
 def demand(executions: Iterable[Execution]) -> WorkflowDemand:
     """The demand of one workflow; executions without a call that ended well are left out.
 
-    Pure, and holds a few numbers of each execution, not its calls.
+    Pure, and holds a few numbers of each execution and call.
 
     Raises:
         MissingError: there are no executions, or none has a call that ended well.
@@ -96,6 +99,7 @@ def demand(executions: Iterable[Execution]) -> WorkflowDemand:
     """
     workflow: WorkflowName | None = None
     rows: list[_Row] = []
+    table = CallTableBuilder()
     for execution in executions:
         if workflow is not None and execution.workflow != workflow:
             raise InputError(f"executions of two workflows: {workflow} and {execution.workflow}")
@@ -103,6 +107,7 @@ def demand(executions: Iterable[Execution]) -> WorkflowDemand:
         calls = [call for call in execution.calls if call.status is CallStatus.OK]
         if calls:
             rows.append(_row(execution, calls))
+            table.add(calls, execution.end_s)
     if workflow is None or not rows:
         raise MissingError(
             f"{workflow or 'the trace'} has no execution with a completed call",
@@ -120,6 +125,7 @@ def demand(executions: Iterable[Execution]) -> WorkflowDemand:
             )
             for row in rows
         ),
+        calls=table.build(stages),
     )
 
 

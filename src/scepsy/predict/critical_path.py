@@ -1,0 +1,150 @@
+"""Re-timed executions: every recorded call gets the latency it would have on the allocation.
+
+What a call waits for, and the time that passes between, stay as recorded; the latency of an
+execution is then the end of its longest path. LLMs that overlap, fan-out whose slowest call
+decides, and calls of unlike lengths are therefore seen, where the pipeline sees averages. See
+``docs/concepts/critical-path.md``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from scepsy.errors import MissingError
+from scepsy.model.plan import Allocation, Prediction, StagePrediction, WorkflowPrediction
+from scepsy.model.workflow import Stage
+from scepsy.predict import pipeline
+from scepsy.predict.pipeline import RatedWorkflow
+from scepsy.profiles.curve import ProfileCurve, ProfileSet
+from scepsy.traces.call_table import CallTable, Floats, mean_by_stage
+from scepsy.traces.demand import WorkflowDemand
+
+PREDICTOR = "critical-path"
+MAX_GROWTH = 2.0
+"""Beyond the profiled loads, latency is believed up to so many times the last point's."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallTimes:
+    """Where the mean latency of a stage's calls goes at a load."""
+
+    prefill_s: float
+    """Computing the prompt; in proportion to the tokens that are not cached."""
+    queue_s: float
+    """Waiting for the first token beyond that; alike for all calls."""
+    decode_s: float
+    """After the first token; in proportion to the output tokens."""
+
+
+def call_times(curve: ProfileCurve, utilization: float) -> CallTimes:
+    """Split a curve's mean latency; no part falls as load rises.
+
+    The first point is taken as free of queueing. Infinite from utilization 1 on.
+    """
+    if utilization >= 1:
+        return CallTimes(0.0, float("inf"), 0.0)
+    idle = curve.points[0]
+    below = [point for point in curve.points if point.utilization < utilization]
+    points = [*below, curve.point(utilization)]
+    first_s = max(point.ttft_s_mean for point in points)
+    decode_s = max(point.latency_s_mean - point.ttft_s_mean for point in points)
+    prefill_s = min(idle.ttft_s_mean, first_s)
+    return CallTimes(prefill_s, first_s - prefill_s, decode_s)
+
+
+def call_latencies_s(table: CallTable, times: Sequence[CallTimes]) -> Floats:
+    """(calls,) latency of each recorded call; its stage's mean is that of the stage's times.
+
+    Args:
+        table: the recorded calls.
+        times: (stages,) of each stage.
+    """
+    stages = len(times)
+    fresh = _relative(table, table.fresh_tokens, stages)
+    output = _relative(table, table.output_tokens, stages)
+    prefill_s, queue_s, decode_s = (
+        np.array([getattr(each, name) for each in times])[table.stage]
+        for name in ("prefill_s", "queue_s", "decode_s")
+    )
+    latencies_s: Floats = prefill_s * fresh + queue_s + decode_s * output
+    return latencies_s
+
+
+def predict(
+    workflows: Sequence[RatedWorkflow], allocation: Allocation, profiles: ProfileSet
+) -> Prediction:
+    """What an allocation gives to workflows at their rates; loads and capacities as the pipeline.
+
+    Raises:
+        MissingError: a stage has no profile on its LLM's group, its load is far outside what was
+            profiled, or a workflow's demand does not hold its calls.
+    """
+    base = pipeline.predict(workflows, allocation, profiles)
+    return Prediction(
+        PREDICTOR,
+        tuple(
+            _retimed(workflow.demand, predicted, allocation, profiles)
+            for workflow, predicted in zip(workflows, base.workflows, strict=True)
+        ),
+    )
+
+
+def _retimed(
+    demand: WorkflowDemand,
+    base: WorkflowPrediction,
+    allocation: Allocation,
+    profiles: ProfileSet,
+) -> WorkflowPrediction:
+    if demand.calls is None:
+        raise MissingError(
+            f"workflow `{demand.workflow}` has no recorded calls to re-time",
+            hint="take its demand from a trace store, or predict with `pipeline`",
+        )
+    if any(stage.utilization >= 1 for stage in base.stages):
+        return base
+    times = [_times(stage, allocation, profiles) for stage in base.stages]
+    call_s = call_latencies_s(demand.calls, times)
+    executions_s = demand.calls.executions_s(call_s)
+    critical = demand.calls.critical_calls(call_s)
+    parts_s = demand.calls.stage_sums(np.where(critical, call_s, 0.0), len(times)).mean(axis=0)
+    p50, p95, p99 = np.quantile(executions_s, (0.5, 0.95, 0.99))
+    return replace(
+        base,
+        execution_s_mean=float(executions_s.mean()),
+        execution_s_p50=float(p50),
+        execution_s_p95=float(p95),
+        execution_s_p99=float(p99),
+        gap_s_mean=max(0.0, float(executions_s.mean() - parts_s.sum())),
+        stages=tuple(
+            replace(stage, contribution_s=float(part_s))
+            for stage, part_s in zip(base.stages, parts_s, strict=True)
+        ),
+    )
+
+
+def _times(stage: StagePrediction, allocation: Allocation, profiles: ProfileSet) -> CallTimes:
+    group = allocation.group(stage.stage.llm)
+    curve = profiles.curve(
+        stage.stage, group.gpu_type, group.tensor_parallel, group.gpu_fraction, group.replicas
+    )
+    assert curve is not None  # the pipeline has predicted with it
+    _check_reach(stage.stage, stage.utilization, curve)
+    return call_times(curve, stage.utilization)
+
+
+def _check_reach(stage: Stage, utilization: float, curve: ProfileCurve) -> None:
+    last = curve.points[-1].utilization
+    if utilization > last and (1 - last) / (1 - utilization) > MAX_GROWTH:
+        raise MissingError(
+            f"stage `{stage}` would run at utilization {utilization:.2f}, where nothing is known: "
+            f"it was profiled up to {last:.2f}",
+            hint=f"profile it at a utilization of about {utilization:.2f}, lower the rate, or "
+            "predict with `pipeline`",
+        )
+
+
+def _relative(table: CallTable, tokens: Floats, stages: int) -> Floats:
+    """(calls,) tokens over the mean of the stage; 1 where the stage has none."""
+    mean = mean_by_stage(table, tokens, stages)[table.stage]
+    return np.divide(tokens, mean, out=np.ones_like(tokens), where=mean > 0)
