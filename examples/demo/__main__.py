@@ -120,18 +120,18 @@ def compare(
     """Step 6: every prediction beside its measurement."""
     comparisons: list[Comparison] = []
     bottlenecks: list[BottleneckComparison] = []
-    for name, loaded in measured.saturated.items():
-        executions = served_executions(loaded.store, loaded.window)[name]
-        capacity, bottleneck = compare_capacity(expectation, name, loaded.window, executions)
+    for name, window in measured.saturated.items():
+        executions = served_executions(settings.path("served.db"), window)[name]
+        capacity, bottleneck = compare_capacity(expectation, name, window, executions)
         comparisons.append(capacity)
         bottlenecks.append(bottleneck)
-    for name, loaded in measured.part_loaded.items():
+    for name, window in measured.part_loaded.items():
         rate = settings.load_fraction * expectation.capacity_per_s(name)
         condition = f"{settings.load_fraction:.0%} of capacity, alone"
         prediction = expectation.at({name: rate})
-        comparisons += compare_latency(prediction, condition, loaded.window, promised=True)
+        comparisons += compare_latency(prediction, condition, window, promised=True)
     comparisons += compare_latency(
-        expectation.plan.prediction, "both at target", measured.target.window, promised=False
+        expectation.plan.prediction, "both at target", measured.target, promised=False
     )
     return comparisons, bottlenecks
 
@@ -196,7 +196,7 @@ def run(settings: DemoSettings) -> bool:
     plan_clusters(settings)
     heading(f"Serving the plan for {SERVED_GPUS} GPUs and measuring it")
     expectation = expectation_of(settings)
-    with progress("serving and measuring", total=1 + 2 * len(settings.rates)) as advance:
+    with progress("serving and measuring", total=2 + 2 * len(settings.rates)) as advance:
         measured = uvloop.run(measure(settings, expectation, advance))
     comparisons, bottlenecks = compare(settings, expectation, measured)
     show(comparisons, bottlenecks)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from examples.demo.measure import Window, busiest_llm, throughput_per_s
+from examples.demo.measure import Window, throughput_per_s
 from scepsy.errors import EngineError
 from scepsy.model.execution import Execution
 from scepsy.model.plan import Plan, Prediction, WorkflowRate
@@ -38,11 +38,6 @@ class Expectation:
             if demand.workflow in rates
         ]
         return predict(rated, self.plan.allocation, self.profiles)
-
-    def calls_per_execution(self, workflow: str) -> float:
-        """Of all LLMs together, as recorded."""
-        demand = next(d for d in self.demands if d.workflow == workflow)
-        return sum(stage.calls_per_execution for stage in demand.stages)
 
     def capacity_per_s(self, workflow: str) -> float:
         """Executions/s of one workflow that the plan sustains with nothing beside it."""
@@ -87,7 +82,7 @@ def compare_capacity(
     bottleneck = BottleneckComparison(
         workflow=name,
         predicted=str(predicted.bottleneck_alone),
-        measured=str(busiest_llm(window, executions)),
+        measured=str(max(sorted(window.queued), key=lambda llm: window.queued[llm])),
     )
     return capacity, bottleneck
 

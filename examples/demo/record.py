@@ -7,7 +7,6 @@ from itertools import chain, zip_longest
 from examples.connect import connect
 from examples.demo.settings import DemoSettings
 from examples.load import ExecutionRecord, Load, Planned, planned
-from examples.registry import WORKFLOWS
 from scepsy.clock import ScaledClock
 from scepsy.deploy.local import GatewayOptions, serve_locally
 from scepsy.deploy.render import EngineCommand
@@ -27,7 +26,7 @@ def recording_engines(settings: DemoSettings) -> tuple[EngineCommand, ...]:
                 f"--gpu={settings.gpu}",
                 f"--tp={engine.tensor_parallel}",
                 f"--gpu-fraction={engine.gpu_fraction:g}",
-                f"--speedup={settings.recorded_speedup:g}",
+                f"--speedup={settings.speedup:g}",
                 "--port=0",
                 *(f"--script={path}" for path in settings.scripts),
             ),
@@ -40,10 +39,8 @@ async def record(
     settings: DemoSettings, on_end: Callable[[ExecutionRecord], None]
 ) -> tuple[ExecutionRecord, ...]:
     """Run every workflow so often, a few executions at a time; calls land in ``traces.db``."""
-    options = GatewayOptions(
-        speedup=settings.recorded_speedup, port=0, record=settings.path("traces.db")
-    )
-    workflows = [WORKFLOWS[name] for name in settings.rates]
+    options = GatewayOptions(speedup=settings.speedup, port=0, record=settings.path("traces.db"))
+    workflows = tuple(settings.workflows.values())
     instants = [0.0] * settings.recorded_executions
     plans = [planned(workflow, instants, seed=settings.seed) for workflow in workflows]
     async with AsyncExitStack() as stack:
@@ -54,7 +51,7 @@ async def record(
         load = Load(
             client,
             workflows,
-            clock=ScaledClock(settings.recorded_speedup),
+            clock=ScaledClock(settings.speedup),
             label=f"rec{settings.seed}",
             on_end=on_end,
         )

@@ -94,7 +94,7 @@ def _answer(user: str, rng: random.Random) -> str:
     best = _PASSAGES.get(cited[0])
     sentences = best["text"].split(". ") if best else ["The passages speak of it"]
     said = [f"{sentences[0].rstrip('.')} [{cited[0]}]."]
-    for _ in range(rng.randint(3, 6)):
+    for _ in range(rng.randint(8, 14)):
         told = rng.choice(sentences).rstrip(".")
         aside = rng.choice(_ASIDES)
         said.append(f"{rng.choice(_LINKS)} {told[0].lower()}{told[1:]}; {aside} [{cited[0]}].")

@@ -58,7 +58,9 @@ class RagConfig:
     """Tries with another query, at most."""
     accept: float = 0.5
     """A best passage with at least this relevance is good enough."""
-    answer_max_tokens: int = 400
+    answer_max_tokens: int = 800
+    stream: bool = True
+    """Receive the answer token by token, as a user who reads along would want it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +200,8 @@ async def _rewrite(state: _State, runtime: Runtime[_Setting]) -> _State:
 async def _generate(state: _State, runtime: Runtime[_Setting]) -> _State:
     setting = runtime.context
     passages = "\n\n".join(f"[{each.id}] {each.document}" for each in state["passages"])
-    answer = await stream_chat(
+    ask = stream_chat if setting.config.stream else chat
+    answer = await ask(
         setting.client,
         role="generator",
         model=setting.models["generator"],

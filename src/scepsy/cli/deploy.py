@@ -77,7 +77,11 @@ async def _serve(
             deployment = serve_locally(commands, options, on_ready=advance.at)
             served = await stack.enter_async_context(deployment)
         if as_json:
-            print_json_line({"url": served.url, "replicas": [c.replica for c in commands]})
+            engines = [
+                {"replica": command.replica, "llm": command.llm, "url": engine.url}
+                for command, engine in zip(commands, served.engines, strict=True)
+            ]
+            print_json_line({"url": served.url, "engines": engines})
         say(f"serving {len(commands)} replicas at {served.url}/v1 (Ctrl-C ends)")
         death = asyncio.create_task(first_to_end(served.engines))
         stopped = asyncio.create_task(stop.wait())

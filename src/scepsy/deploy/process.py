@@ -5,9 +5,9 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import orjson
 
@@ -29,7 +29,8 @@ class Service:
 
     def __init__(self, name: str, arguments: Sequence[str]) -> None:
         self.name = name
-        self.url = ""
+        self.announced: Mapping[str, Any] = {}
+        """What the child said when it was ready; has a ``url``."""
         self._arguments = arguments
         self._process: asyncio.subprocess.Process | None = None
         self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
@@ -48,7 +49,7 @@ class Service:
             env={**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"},
         )
         try:
-            self.url = await asyncio.wait_for(self._announcement(self._process), _READY_S)
+            self.announced = await asyncio.wait_for(self._announcement(self._process), _READY_S)
         except BaseException as error:
             await self.stop()
             if isinstance(error, TimeoutError):
@@ -64,7 +65,12 @@ class Service:
     ) -> None:
         await self.stop()
 
-    async def _announcement(self, process: asyncio.subprocess.Process) -> str:
+    @property
+    def url(self) -> str:
+        """Where the child listens; it must have been started."""
+        return str(self.announced["url"])
+
+    async def _announcement(self, process: asyncio.subprocess.Process) -> Mapping[str, Any]:
         assert process.stdout is not None
         assert process.stderr is not None
         self._readers.append(asyncio.create_task(self._keep(process.stderr)))
@@ -74,7 +80,8 @@ class Service:
             await self._readers[0]
             raise EngineError(f"{self.name} ended at start: {self.last_words}")
         self._readers.append(asyncio.create_task(_drain(process.stdout)))
-        return str(orjson.loads(line)["url"])
+        announced: Mapping[str, Any] = orjson.loads(line)
+        return announced
 
     async def _keep(self, stream: asyncio.StreamReader) -> None:
         while line := await stream.readline():
