@@ -120,7 +120,7 @@ async def measure_stage(
     timeout = aiohttp.ClientTimeout(total=None, connect=10)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
         replay = _LiveReplay(engine, session, arrivals, workload)
-        capacity_per_s, latency_s = await _saturate(replay, key.replicas)
+        capacity_per_s, latency_s = await replay.saturate(key.replicas)
         progress()
         points: list[ProfilePoint] = []
         latency_s = min(latency_s, workload.recorded_s_mean or latency_s)
@@ -149,19 +149,6 @@ def _point(load: float, served: Sequence[_Served]) -> ProfilePoint:
     )
 
 
-async def _saturate(replay: "_LiveReplay", replicas: int) -> tuple[float, float]:
-    """Most calls/s of all replicas together, and the mean latency (s) there."""
-    best_per_s = latency_s = 0.0
-    for inflight in _INFLIGHT_CALLS:
-        per_s, at_s = await replay.saturate(inflight * replicas)
-        grew = per_s > best_per_s * _GROWTH
-        if per_s > best_per_s:
-            best_per_s, latency_s = per_s, at_s
-        if not grew:
-            break
-    return best_per_s, latency_s
-
-
 class _LiveReplay:
     """Copies of segments on their way through a live engine."""
 
@@ -182,6 +169,8 @@ class _LiveReplay:
         self._changed = asyncio.Event()
         """A call ended, or a task failed."""
         self._failure: BaseException | None = None
+        self._arrived = 0
+        self._ended_segments = 0
         self._inflight = 0
         self._served: list[_Served] = []
         self._ended: list[_Served] = []
@@ -204,34 +193,42 @@ class _LiveReplay:
                 await self._change()
         return served
 
-    async def saturate(self, inflight: int) -> tuple[float, float]:
-        """Calls/s and mean latency (s) with so many calls kept in flight."""
-        arrived = 0
-
-        async def run_calls(calls: int) -> None:
-            nonlocal arrived
-            until = len(self._ended) + calls
-            while len(self._ended) < until:
-                while self._inflight < inflight:
-                    run, now_s = SegmentRun(self._arrivals.segment(arrived)), self._clock.now_s()
-                    self._go_on(run, next(self._copies), _first(run), now_s)
-                    arrived += 1
-                    await asyncio.sleep(0)  # let its first calls begin
-                await self._change()
-
+    async def saturate(self, replicas: int) -> tuple[float, float]:
+        """Most calls/s of all replicas together, and the mean latency (s) there."""
+        best_per_s = latency_s = 0.0
         async with self._phase():
-            await run_calls(inflight)
-            before = len(self._ended)
-            await run_calls(max(self._arrivals.calls, 2 * inflight))
-            counted = self._ended[before:]
-        seconds = counted[-1].end_s - self._ended[before - 1].end_s
-        mean_s = sum(call.end_s - call.start_s for call in counted) / len(counted)
-        return len(counted) / seconds, mean_s
+            for inflight in (replicas * calls for calls in _INFLIGHT_CALLS):
+                await self._keep(inflight, calls=inflight)
+                while self._ended_segments * 2 < self._arrived:  # until early and late calls mix
+                    await self._keep(inflight, calls=1)
+                before, began_s = len(self._ended), self._ended[-1].end_s
+                await self._keep(inflight, calls=max(self._arrivals.calls, 2 * inflight))
+                counted = self._ended[before:]
+                per_s = len(counted) / (counted[-1].end_s - began_s)
+                grew = per_s > best_per_s * _GROWTH
+                if per_s > best_per_s:
+                    best_per_s = per_s
+                    latency_s = sum(call.end_s - call.start_s for call in counted) / len(counted)
+                if not grew:
+                    break
+        return best_per_s, latency_s
+
+    async def _keep(self, inflight: int, *, calls: int) -> None:
+        """Keep so many calls in flight until so many more have ended."""
+        until = len(self._ended) + calls
+        while len(self._ended) < until:
+            while self._inflight < inflight:
+                run = SegmentRun(self._arrivals.segment(self._arrived))
+                self._go_on(run, next(self._copies), _first(run), self._clock.now_s())
+                self._arrived += 1
+                await asyncio.sleep(0)  # let its first calls begin
+            await self._change()
 
     @asynccontextmanager
     async def _phase(self) -> AsyncIterator[None]:
         """Give up, at the end of the block, all calls that are still under way."""
-        self._inflight, self._served, self._ended = 0, [], []
+        self._arrived = self._ended_segments = self._inflight = 0
+        self._served, self._ended = [], []
         try:
             yield
         finally:
@@ -306,6 +303,7 @@ class _LiveReplay:
         self._ended.append(served)
         self._changed.set()
         following = [(at, run.segment.calls[at].after_s) for at in run.ended(call)]
+        self._ended_segments += run.is_over
         self._go_on(run, copy, following, served.end_s)
 
     async def _sleep_until(self, at_s: float) -> None:
