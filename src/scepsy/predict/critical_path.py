@@ -6,15 +6,22 @@ decides, and calls of unlike lengths are therefore seen, where the pipeline sees
 ``docs/concepts/critical-path.md``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from scepsy.errors import MissingError
-from scepsy.model.plan import Allocation, Prediction, StagePrediction, WorkflowPrediction
+from scepsy.model.plan import Allocation, Prediction, WorkflowPrediction
 from scepsy.model.workflow import Stage
 from scepsy.predict import pipeline
+from scepsy.predict.load_noise import (
+    STATES_Z,
+    LlmActivity,
+    activity,
+    elasticity,
+    load_spread,
+)
 from scepsy.predict.pipeline import RatedWorkflow
 from scepsy.profiles.curve import ProfileCurve, ProfileSet
 from scepsy.traces.call_table import CallTable, Floats, mean_by_stage
@@ -81,56 +88,94 @@ def predict(
             profiled, or a workflow's demand does not hold its calls.
     """
     base = pipeline.predict(workflows, allocation, profiles)
+    if any(stage.utilization >= 1 for each in base.workflows for stage in each.stages):
+        return replace(base, predictor=PREDICTOR)  # a queue without bound hides all else
+    loads = _loads(base, allocation, profiles)
     return Prediction(
         PREDICTOR,
         tuple(
-            _retimed(workflow.demand, predicted, allocation, profiles)
+            _retimed(workflow.demand, predicted, loads)
             for workflow, predicted in zip(workflows, base.workflows, strict=True)
         ),
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _StageLoad:
+    """What the load of its LLM does to a stage's calls."""
+
+    times: CallTimes
+    elasticity: float
+    activity: LlmActivity
+
+
+def _loads(
+    base: Prediction, allocation: Allocation, profiles: ProfileSet
+) -> Mapping[Stage, _StageLoad]:
+    found: dict[Stage, _StageLoad] = {}
+    llms = {stage.stage.llm for workflow in base.workflows for stage in workflow.stages}
+    activities = {llm: activity(llm, base.workflows) for llm in sorted(llms)}
+    for stage in (stage for workflow in base.workflows for stage in workflow.stages):
+        group = allocation.group(stage.stage.llm)
+        curve = profiles.curve(
+            stage.stage, group.gpu_type, group.tensor_parallel, group.gpu_fraction, group.replicas
+        )
+        assert curve is not None  # the pipeline has predicted with it
+        _check_reach(stage.stage, stage.utilization, curve)
+        found[stage.stage] = _StageLoad(
+            call_times(curve, stage.utilization),
+            elasticity(curve, stage.utilization),
+            activities[stage.stage.llm],
+        )
+    return found
+
+
 def _retimed(
-    demand: WorkflowDemand,
-    base: WorkflowPrediction,
-    allocation: Allocation,
-    profiles: ProfileSet,
+    demand: WorkflowDemand, base: WorkflowPrediction, loads: Mapping[Stage, _StageLoad]
 ) -> WorkflowPrediction:
-    if demand.calls is None:
+    table = demand.calls
+    if table is None:
         raise MissingError(
             f"workflow `{demand.workflow}` has no recorded calls to re-time",
             hint="take its demand from a trace store, or predict with `pipeline`",
         )
-    if any(stage.utilization >= 1 for stage in base.stages):
-        return base
-    times = [_times(stage, allocation, profiles) for stage in base.stages]
-    call_s = call_latencies_s(demand.calls, times)
-    executions_s = demand.calls.executions_s(call_s)
-    critical = demand.calls.critical_calls(call_s)
-    parts_s = demand.calls.stage_sums(np.where(critical, call_s, 0.0), len(times)).mean(axis=0)
+    own = [loads[stage.stage] for stage in demand.stages]
+    call_s = call_latencies_s(table, [load.times for load in own])
+    critical = table.critical_calls(call_s)
+    parts_s = table.stage_sums(np.where(critical, call_s, 0.0), len(own))
+    # (executions, states): each recorded execution at each of the loads that it may meet
+    executions_s = table.executions_s(_at_loads(table, call_s, parts_s, own))
+    mean_s = float(executions_s.mean())
     p50, p95, p99 = np.quantile(executions_s, (0.5, 0.95, 0.99))
     return replace(
         base,
-        execution_s_mean=float(executions_s.mean()),
+        execution_s_mean=mean_s,
         execution_s_p50=float(p50),
         execution_s_p95=float(p95),
         execution_s_p99=float(p99),
-        gap_s_mean=max(0.0, float(executions_s.mean() - parts_s.sum())),
+        gap_s_mean=max(0.0, mean_s - float(parts_s.mean(axis=0).sum())),
         stages=tuple(
             replace(stage, contribution_s=float(part_s))
-            for stage, part_s in zip(base.stages, parts_s, strict=True)
+            for stage, part_s in zip(base.stages, parts_s.mean(axis=0), strict=True)
         ),
     )
 
 
-def _times(stage: StagePrediction, allocation: Allocation, profiles: ProfileSet) -> CallTimes:
-    group = allocation.group(stage.stage.llm)
-    curve = profiles.curve(
-        stage.stage, group.gpu_type, group.tensor_parallel, group.gpu_fraction, group.replicas
-    )
-    assert curve is not None  # the pipeline has predicted with it
-    _check_reach(stage.stage, stage.utilization, curve)
-    return call_times(curve, stage.utilization)
+def _at_loads(
+    table: CallTable, call_s: Floats, parts_s: Floats, loads: Sequence[_StageLoad]
+) -> Floats:
+    """(calls, states) latencies at the loads that each execution may meet, alike for all LLMs."""
+    execution_s = table.executions_s(call_s)
+    change = np.empty((len(execution_s), len(loads)))
+    for at, load in enumerate(loads):
+        same = [other.activity is load.activity for other in loads]
+        busy_s = parts_s[:, same].sum(axis=1)
+        spread = load_spread(load.activity, load.elasticity, execution_s, busy_s)
+        change[:, at] = load.elasticity * spread
+    states = np.array(STATES_Z)
+    grown = 1 + change[table.execution, table.stage][:, None] * states
+    latencies_s: Floats = call_s[:, None] * np.maximum(grown, 0.0)
+    return latencies_s
 
 
 def _check_reach(stage: Stage, utilization: float, curve: ProfileCurve) -> None:

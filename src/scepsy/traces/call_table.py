@@ -97,9 +97,9 @@ class CallTable:
 
     def stage_sums(self, values: Floats, stages: int) -> Floats:
         """(executions, stages) sum of a value over each execution's calls of each stage."""
-        cells = self.execution * stages + self.stage
-        sums: npt.NDArray[np.float64] = np.bincount(cells, weights=values, minlength=self.executions * stages)
-        return sums.reshape(self.executions, stages)
+        sums = np.zeros((self.executions, stages))
+        np.add.at(sums, (self.execution, self.stage), values)
+        return sums
 
     def _last_s(self, ends_s: Floats) -> Floats:
         order = np.argsort(self.execution, kind="stable")
