@@ -7,7 +7,6 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
-from time import perf_counter
 
 import pytest
 
@@ -31,15 +30,14 @@ def scepsy(*arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_help_is_fast_because_heavy_modules_are_imported_late() -> None:
-    """The best of three: noise on a machine only ever adds time."""
-    best_s = float("inf")
-    for _ in range(3):
-        start = perf_counter()
-        done = scepsy("--help")
-        best_s = min(best_s, perf_counter() - start)
-        assert done.returncode == 0
-        assert "Plan and serve agentic workflows" in done.stdout
-    assert best_s < 1.0
+    """In processor time: a busy machine makes it wait, and that is not its fault."""
+    before = os.times()
+    done = scepsy("--help")
+    after = os.times()
+    assert done.returncode == 0
+    assert "Plan and serve agentic workflows" in done.stdout
+    used_s = after.children_user - before.children_user
+    assert used_s + after.children_system - before.children_system < 1.0
     heavy = "numpy", "aiohttp", "pyarrow", "matplotlib", "pydantic", "langgraph"
     found = f"import sys, scepsy.cli.main; print([m for m in {heavy} if m in sys.modules])"
     loaded = subprocess.run(
