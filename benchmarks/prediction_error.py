@@ -1,0 +1,258 @@
+"""How far both predictors are off, against recorded executions served in virtual time.
+
+Executions are recorded from the example workflows on emulated engines, and taken from two public
+sets (OpenBMB/ChatDev's logs and callanjfox/kv-cache-tester's coding sessions) whose roles are
+mapped to LLMs here; those need SCEPSY_DATA. For each plan the stages are profiled on just the
+plan's shapes, so that the predictor is measured and not the interpolation between shapes. Then
+executions arrive at 20 to 80 % of capacity.
+
+    python -m benchmarks.prediction_error [scenario ...]
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+import numpy as np
+
+from benchmarks.host import report
+from examples.demo.record import record
+from examples.demo.settings import DemoSettings
+from scepsy.model.cluster import GpuTypeName
+from scepsy.model.execution import Execution
+from scepsy.model.plan import Allocation, Prediction, ReplicaGroup, WorkflowPrediction, WorkflowRate
+from scepsy.model.workflow import LlmName, Role, WorkflowName
+from scepsy.predict import critical_path, pipeline
+from scepsy.predict.pipeline import RatedWorkflow
+from scepsy.profiles.curve import ProfileKey, ProfileSet
+from scepsy.profiles.silicon import engine_spec
+from scepsy.profiles.step_time import EngineSpec
+from scepsy.profiles.workload import poisson_arrivals, stage_workload
+from scepsy.sim.profile import profile_workload
+from scepsy.sim.serve import ServedPlan, Stream, scripts, serve
+from scepsy.traces.demand import demand
+from scepsy.traces.files import import_file
+from scepsy.traces.store import SqliteTraceStore
+
+LOADS = (0.2, 0.4, 0.6, 0.8)
+PROFILED = (0.02, 0.2, 0.4, 0.6, 0.8, 0.9)
+SEED = 1
+DATA = Path(os.environ.get("SCEPSY_DATA", "../shared/data"))
+RECORDED = 40
+"""Executions of each example workflow."""
+Groups = Sequence[tuple[str, str, int, float, int]]
+"""LLM, GPU type, tensor parallel degree, GPU fraction, replicas."""
+
+EXAMPLE_GROUPS: Groups = (
+    ("qwen3-32b", "h100", 2, 1.0, 2),
+    ("qwen3-8b", "h100", 2, 0.4, 1),
+    ("qwen3-embedding-0.6b", "h100", 1, 0.2, 1),
+)
+CHATDEV_GROUPS: Groups = (
+    ("gpt-oss-20b", "h100", 1, 1.0, 1),
+    ("qwen3-32b", "h100", 2, 1.0, 2),
+    ("qwen3-8b", "h100", 1, 0.5, 2),
+)
+CHATDEV_LLMS = {"Programmer": "qwen3-32b", "Code Reviewer": "qwen3-8b"}
+CODING_GROUPS: Groups = (
+    ("qwen3-30b-a3b", "h200", 2, 1.0, 4),
+    ("qwen3-8b", "h200", 1, 1.0, 1),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """Workflows on a plan."""
+
+    name: str
+    executions: Mapping[WorkflowName, Sequence[Execution]]
+    rates: Mapping[WorkflowName, float]
+    """In proportion."""
+    groups: Groups
+    profiled_calls: int
+    served_executions: int
+
+    @property
+    def allocation(self) -> Allocation:
+        return Allocation(
+            tuple(
+                ReplicaGroup(
+                    llm=LlmName(llm),
+                    gpu_type=GpuTypeName(gpu),
+                    tensor_parallel=degree,
+                    gpu_fraction=fraction,
+                    replicas=replicas,
+                )
+                for llm, gpu, degree, fraction, replicas in self.groups
+            )
+        )
+
+    @property
+    def specs(self) -> Mapping[LlmName, EngineSpec]:
+        return {
+            LlmName(llm): engine_spec(llm, gpu, tensor_parallel=degree, gpu_fraction=fraction)
+            for llm, gpu, degree, fraction, _ in self.groups
+        }
+
+    def profiles(self) -> ProfileSet:
+        curves = []
+        for executions in self.executions.values():
+            for stage in sorted({call.stage for each in executions for call in each.calls}):
+                group = self.allocation.group(stage.llm)
+                workload = stage_workload(executions, stage)
+                arrivals = poisson_arrivals(workload, min_calls=self.profiled_calls, seed=0)
+                key = ProfileKey(
+                    stage=stage,
+                    gpu_type=group.gpu_type,
+                    tensor_parallel=group.tensor_parallel,
+                    gpu_fraction=group.gpu_fraction,
+                    replicas=group.replicas,
+                )
+                curves.append(
+                    profile_workload(
+                        workload, arrivals, self.specs[stage.llm], key, utilizations=PROFILED
+                    )
+                )
+        return ProfileSet(tuple(curves))
+
+    def rated(self, factor: float) -> list[RatedWorkflow]:
+        return [
+            RatedWorkflow(demand(executions), WorkflowRate(name, self.rates[name] * factor))
+            for name, executions in self.executions.items()
+        ]
+
+
+def examples() -> Mapping[WorkflowName, Sequence[Execution]]:
+    with TemporaryDirectory() as folder:
+        settings = DemoSettings(out=Path(folder), recorded_executions=RECORDED)
+        asyncio.run(record(settings, lambda _: None))
+        with SqliteTraceStore.open(settings.path("traces.db"), create=False) as store:
+            return {
+                WorkflowName(name): tuple(store.executions(WorkflowName(name)))
+                for name in settings.rates
+            }
+
+
+def public(name: str) -> tuple[Execution, ...]:
+    with TemporaryDirectory() as folder, SqliteTraceStore.open(Path(folder) / "t.db") as store:
+        import_file(store, DATA / name / "sessions.jsonl.gz")
+        return tuple(store.executions())
+
+
+def chatdev() -> tuple[Execution, ...]:
+    def llm(role: Role) -> LlmName:
+        return LlmName(CHATDEV_LLMS.get(role, "gpt-oss-20b"))
+
+    return tuple(
+        replace(e, calls=tuple(replace(call, llm=llm(call.role)) for call in e.calls))
+        for e in public("chatdev")
+    )
+
+
+def coding() -> tuple[Execution, ...]:
+    """Sessions of up to 60 calls and 100,000 tokens; the small LLM is mapped to a small one."""
+    found = [
+        replace(
+            e,
+            calls=tuple(
+                replace(call, llm=LlmName("qwen3-8b" if "haiku" in call.llm else "qwen3-30b-a3b"))
+                for call in e.calls
+            ),
+        )
+        for e in public("claude_code")
+        if len(e.calls) <= 60 and max(call.prompt_tokens for call in e.calls) <= 100_000
+    ]
+    return tuple(found)
+
+
+def scenarios(wanted: Sequence[str]) -> Iterator[Scenario]:
+    recorded = examples() if not wanted or set(wanted) & {"beam_search", "rag", "both"} else {}
+    for name, rates, profiled, served in (
+        ("beam_search", {"beam_search": 1.0}, 12_000, 1200),
+        ("rag", {"rag_rerank": 1.0}, 12_000, 8000),
+        ("both", {"beam_search": 0.5, "rag_rerank": 1.0}, 12_000, 2400),
+    ):
+        if recorded and (not wanted or name in wanted):
+            yield Scenario(
+                name=name,
+                executions={WorkflowName(n): recorded[WorkflowName(n)] for n in rates},
+                rates={WorkflowName(n): rate for n, rate in rates.items()},
+                groups=EXAMPLE_GROUPS,
+                profiled_calls=profiled,
+                served_executions=served,
+            )
+    for name, load, groups, profiled, served in (
+        ("chatdev", chatdev, CHATDEV_GROUPS, 4_000, 1200),
+        ("coding", coding, CODING_GROUPS, 4_000, 500),
+    ):
+        if (not wanted or name in wanted) and DATA.exists():
+            executions = load()
+            workflow = executions[0].workflow
+            yield Scenario(
+                name=name,
+                executions={workflow: executions},
+                rates={workflow: 1.0},
+                groups=groups,
+                profiled_calls=profiled,
+                served_executions=served,
+            )
+
+
+def errors(predicted: WorkflowPrediction, served_s: np.ndarray) -> dict[str, float]:
+    pairs = (
+        ("mean", predicted.execution_s_mean, served_s.mean()),
+        ("p95", predicted.execution_s_p95, np.quantile(served_s, 0.95)),
+    )
+    return {name: round(float(told / seen - 1), 4) for name, told, seen in pairs}
+
+
+def run(scenario: Scenario) -> None:
+    began = perf_counter()
+    profiles, allocation = scenario.profiles(), scenario.allocation
+    profiled = perf_counter()
+    unit = pipeline.predict(scenario.rated(1.0), allocation, profiles).workflows[0]
+    figures: dict[str, object] = {}
+    served_s = 0.0
+    for load in LOADS:
+        rated = scenario.rated(load * unit.capacity_per_s / unit.rate_per_s)
+        predictions: list[Prediction] = [
+            each.predict(rated, allocation, profiles) for each in (critical_path, pipeline)
+        ]
+        start = perf_counter()
+        runs = serve(
+            [
+                Stream(w.rate.workflow, scripts(scenario.executions[w.rate.workflow]), w.rate.rate_per_s)
+                for w in rated
+            ],
+            ServedPlan(allocation, scenario.specs),
+            executions=scenario.served_executions,
+            warm_up=scenario.served_executions // 4,
+            seed=SEED,
+        )
+        served_s += perf_counter() - start
+        for name in scenario.executions:
+            latencies_s = np.array([r.execution_s for r in runs if r.workflow == name])
+            figures[f"{name}_at_{load:.0%}"] = {
+                prediction.predictor: errors(prediction.workflow(name), latencies_s)
+                for prediction in predictions
+            } | {"mean_s": round(float(latencies_s.mean()), 3)}
+    report(
+        "prediction_error",
+        repeats=1,
+        seed=SEED,
+        scenario=scenario.name,
+        served_executions=scenario.served_executions,
+        profile_s=round(profiled - began, 1),
+        serve_s=round(served_s, 1),
+        **figures,
+    )
+
+
+if __name__ == "__main__":
+    for one in scenarios(sys.argv[1:]):
+        run(one)
