@@ -1,23 +1,28 @@
 """Laws of the search: nothing that brute force finds is better."""
 
 import random
-from itertools import islice
+from dataclasses import replace
+from itertools import islice, product
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from scepsy.model.cluster import GpuTypeName
+from scepsy.model.plan import Allocation
 from scepsy.model.provenance import Provenance
 from scepsy.model.workflow import LlmName, Role, Stage, WorkflowName
+from scepsy.predict.surface import Surfaces
 from scepsy.profiles.curve import ProfileCurve, ProfileKey, ProfilePoint, ProfileSet
-from scepsy.search.exact import allocation, choices, least_cost_s
+from scepsy.search.exact import allocation, choices
 from scepsy.search.exhaustive import Enumerated, enumerate_all
+from scepsy.search.fair import fair_choices
 from scepsy.search.frontier import Options, Room, WeightedWorkflow, llm_loads, options
+from scepsy.search.limits import Limits
 from scepsy.search.reach import fewest_units, largest_factor
 from scepsy.traces.demand import ExecutionDemand, Spread, StageDemand, WorkflowDemand
 
-GPU = GpuTypeName("gpu")
 SPREAD = Spread(mean=1.0, sd=0.0, p5=1.0, p95=1.0)
 BUDGET = {1: 30, 2: 16, 3: 8}
 """Units by number of LLMs, so that brute force takes milliseconds."""
@@ -40,25 +45,24 @@ def a_curve(rng: random.Random, key: ProfileKey) -> ProfileCurve:
     )
 
 
-def some_profiles(rng: random.Random, stages: list[Stage]) -> ProfileSet:
+def some_profiles(rng: random.Random, stages: list[Stage], types: list[GpuTypeName]) -> ProfileSet:
     curves = []
     for llm in sorted({stage.llm for stage in stages}):
-        degrees = rng.sample([1, 2, 4], rng.randint(1, 3))
-        fractions = rng.sample([0.2, 0.5, 1.0], rng.randint(1, 3))
-        for stage in stages:
-            if stage.llm != llm:
-                continue
-            for degree in degrees:
-                for fraction in fractions:
-                    for replicas in {1, rng.randint(1, 4), rng.randint(1, 4)}:
-                        key = ProfileKey(
-                            stage=stage,
-                            gpu_type=GPU,
-                            tensor_parallel=degree,
-                            gpu_fraction=fraction,
-                            replicas=replicas,
-                        )
-                        curves.append(a_curve(rng, key))
+        for gpu_type in rng.sample(types, rng.randint(1, len(types))):
+            degrees = rng.sample([1, 2, 4], rng.randint(1, 3))
+            fractions = rng.sample([0.2, 0.5, 1.0], rng.randint(1, 3))
+            counts = {1, rng.randint(1, 4), rng.randint(1, 4)}
+            shapes = product(degrees, fractions, counts)
+            for (degree, fraction, replicas), stage in product(shapes, stages):
+                if stage.llm == llm:
+                    key = ProfileKey(
+                        stage=stage,
+                        gpu_type=gpu_type,
+                        tensor_parallel=degree,
+                        gpu_fraction=fraction,
+                        replicas=replicas,
+                    )
+                    curves.append(a_curve(rng, key))
     return ProfileSet(tuple(curves))
 
 
@@ -88,13 +92,14 @@ def a_workflow(rng: random.Random, name: str, stages: list[Stage]) -> WeightedWo
 
 
 class Instance:
-    """A random problem: 1-3 LLMs, 1-2 workflows that may share them, 1-2 roles an LLM."""
+    """A random problem: 1-3 LLMs, 1-2 workflows that may share them, 1-2 roles, 1-2 GPU types."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, workflows: int | None = None) -> None:
         rng = random.Random(seed)
         llms = [LlmName(f"llm-{n}") for n in range(rng.randint(1, 3))]
+        self.types = [GpuTypeName("gpu"), GpuTypeName("other")][: rng.choice([1, 1, 2])]
         self.workflows = []
-        for name in ("a", "b")[: rng.randint(1, 2)]:
+        for name in ("a", "b")[: workflows or rng.randint(1, 2)]:
             stages = [
                 Stage(WorkflowName(name), llm, Role(f"role-{role}"))
                 for llm in llms
@@ -103,75 +108,138 @@ class Instance:
             ]
             self.workflows.append(a_workflow(rng, name, stages))
         every = [s.stage for w in self.workflows for s in w.demand.stages]
-        self.profiles = some_profiles(rng, every)
-        self.room = Room(
-            gpu_type=GPU,
-            budget_units=rng.randint(2, BUDGET[len(llms)]),
-            units_per_gpu=rng.choice([1, 2, 5, 10]),
-            max_tensor_parallel=rng.choice([1, 2, 4]),
-        )
+        self.profiles = some_profiles(rng, every, self.types)
+        units_per_gpu = rng.choice([1, 2, 5, 10])
+        self.rooms = [
+            Room(
+                gpu_type=gpu_type,
+                budget_units=rng.randint(2, BUDGET[len(llms)] // len(self.types)),
+                units_per_gpu=units_per_gpu,
+                max_tensor_parallel=rng.choice([1, 2, 4]),
+            )
+            for gpu_type in self.types
+        ]
 
     @property
-    def llms(self) -> list[Options]:
-        return [options(load, self.profiles, self.room) for load in llm_loads(self.workflows)]
+    def budgets(self) -> list[int]:
+        return [room.budget_units for room in self.rooms]
+
+    @property
+    def names(self) -> list[WorkflowName]:
+        return [w.demand.workflow for w in self.workflows]
+
+    def llms(self, rooms: list[Room] | None = None) -> list[Options]:
+        surfaces = Surfaces(self.profiles)
+        return [
+            options(load, surfaces, rooms or self.rooms, Limits(), self.names)
+            for load in llm_loads(self.workflows)
+        ]
 
     def brute_force(self) -> list[Enumerated]:
-        return list(enumerate_all(self.workflows, self.profiles, self.room))
+        return list(enumerate_all(self.workflows, self.profiles, self.rooms))
+
+    def sustained(self) -> list[Enumerated]:
+        return [one for one in self.brute_force() if one.headroom > 1]
 
 
-@settings(max_examples=1000, deadline=None)
+def least_s(found: list[Enumerated], workflows: list[WeightedWorkflow]) -> float:
+    return min((one.cost_s(workflows) for one in found), default=float("inf"))
+
+
+@settings(max_examples=2000, deadline=None)
 @given(seeds)
 @example(0)
 def test_nothing_is_better_than_what_the_search_finds(seed: int) -> None:
     """The best, the largest rate, and the fewest units are those of brute force."""
     instance = Instance(seed)
-    llms, budget = instance.llms, instance.room.budget_units
+    llms = instance.llms()
     every = instance.brute_force()
     sustained = [one for one in every if one.headroom > 1]
 
-    best = next(choices(llms, budget), None)
-    least_s = min((one.cost_s for one in sustained), default=float("inf"))
-    assert (best.cost_s if best else float("inf")) == pytest.approx(least_s, rel=1e-9)
-    assert least_cost_s(llms, budget)[0, -1] == pytest.approx(least_s, rel=1e-9)
+    best = next(choices(llms, instance.budgets), None)
+    least = least_s(sustained, instance.workflows)
+    assert (best.cost_s if best else float("inf")) == pytest.approx(least, rel=1e-9)
     if best:
-        assert best.units <= budget
-        found = [one for one in every if one.allocation == allocation(llms, best)]
-        assert [one.units for one in found] == [best.units]
-        assert found[0].cost_s == pytest.approx(best.cost_s, rel=1e-9)
+        assert all(n <= budget for n, budget in zip(best.units, instance.budgets, strict=True))
+        (found,) = [one for one in every if one.allocation == allocation(llms, best)]
+        assert [found.units[kind] for kind in instance.types] == list(best.units)
+        assert found.cost_s(instance.workflows) == pytest.approx(best.cost_s, rel=1e-9)
 
-    reach = largest_factor(llms, budget)
-    most = max((one.headroom for one in every), default=0.0)
-    assert (reach.factor if reach else 0.0) == pytest.approx(most, rel=1e-9)
+    if len(instance.rooms) == 1:
+        (room,) = instance.rooms
+        loads = llm_loads(instance.workflows)
+        reach = largest_factor(loads, Surfaces(instance.profiles), room, Limits())
+        most = max((one.headroom for one in every), default=0.0)
+        assert (reach.factor if reach else 0.0) == pytest.approx(most, rel=1e-9)
+        fewest = fewest_units(llms)
+        within = fewest.units[0] if fewest and fewest.units[0] <= room.budget_units else None
+        assert within == min((one.units[room.gpu_type] for one in sustained), default=None)
 
-    fewest = fewest_units(llms)
-    assert (fewest.units if fewest and fewest.units <= budget else None) == min(
-        (one.units for one in sustained), default=None
+
+@settings(max_examples=300, deadline=None)
+@given(seeds)
+def test_no_choice_leaves_the_worst_workflow_better_off(seed: int) -> None:
+    """Max-min over two workflows: the first two choices are those of brute force."""
+    instance = Instance(seed, workflows=2)
+    gaps_s, per_s = np.array([0.3, 0.0]), np.array([1.0, 2.5])
+
+    found = [
+        choice.cost_s
+        for choice in islice(fair_choices(instance.llms(), instance.budgets, gaps_s, per_s), 2)
+    ]
+
+    worst = sorted(
+        max(per_s[n] * (gaps_s[n] + one.parts_s[name]) for n, name in enumerate(instance.names))
+        for one in instance.sustained()
+    )
+    assert found == sorted(found)
+    assert found[:1] == pytest.approx(worst[:1], rel=1e-9)
+
+
+@settings(max_examples=200, deadline=None)
+@given(seeds)
+def test_choices_come_in_order_and_none_is_left_out(seed: int) -> None:
+    """The first choices are the cheapest of all; what is left out is no better by more replicas."""
+    instance = Instance(seed)
+    llms = instance.llms()
+    costs_s = {one.allocation: one.cost_s(instance.workflows) for one in instance.sustained()}
+
+    found = list(islice(choices(llms, instance.budgets), 40))
+
+    assert [one.cost_s for one in found] == sorted(one.cost_s for one in found)
+    seen = {allocation(llms, one): one.cost_s for one in found}
+    assert len(seen) == len(found)
+    for groups, cost_s in seen.items():
+        assert cost_s == pytest.approx(costs_s[groups], rel=1e-9)
+    last_s = found[-1].cost_s if len(found) == 40 else float("inf")
+    offered = [{o.group(at) for at in range(len(o))} for o in llms]
+    for groups, cost_s in costs_s.items():
+        if cost_s < last_s * (1 - 1e-9) and groups not in seen:
+            assert any(g not in has for g, has in zip(groups.groups, offered, strict=True))
+            assert any(
+                cost == pytest.approx(cost_s, rel=1e-9) and _fewer(other, groups)
+                for other, cost in costs_s.items()
+            )
+
+
+def _fewer(one: Allocation, other: Allocation) -> bool:
+    """Whether one has the same shapes as the other and no more replicas, some fewer."""
+    return one != other and all(
+        replace(a, replicas=b.replicas) == b and a.replicas <= b.replicas
+        for a, b in zip(one.groups, other.groups, strict=True)
     )
 
 
 @settings(max_examples=150, deadline=None)
 @given(seeds)
-def test_choices_come_in_order_and_none_is_left_out(seed: int) -> None:
-    """The first K choices are the K cheapest of all, each another allocation."""
+def test_more_gpus_never_cost_more(seed: int) -> None:
+    """The least cost does not rise with any budget."""
     instance = Instance(seed)
-    llms, budget = instance.llms, instance.room.budget_units
-    costs_s = sorted(one.cost_s for one in instance.brute_force() if one.headroom > 1)
+    larger = [replace(room, budget_units=room.budget_units + 7) for room in instance.rooms]
 
-    found = list(islice(choices(llms, budget), 40))
+    few = next(choices(instance.llms(), instance.budgets), None)
+    many = next(choices(instance.llms(larger), [room.budget_units for room in larger]), None)
 
-    assert [one.cost_s for one in found] == pytest.approx(costs_s[:40], rel=1e-9)
-    assert len({allocation(llms, one) for one in found}) == len(found)
-
-
-@settings(max_examples=150, deadline=None)
-@given(seeds)
-def test_more_units_never_cost_more(seed: int) -> None:
-    """The least cost does not rise with the budget, nor with fewer LLMs."""
-    instance = Instance(seed)
-    budget = instance.room.budget_units
-    tables = least_cost_s(instance.llms, budget)
-
-    assert (least_cost_s(instance.llms, budget // 2) == tables[:, : budget // 2 + 1]).all()
-
-    assert (tables[:, 1:] <= tables[:, :-1]).all()
-    assert (tables[1:] <= tables[:-1]).all()
+    if few is not None:
+        assert many is not None
+        assert many.cost_s <= few.cost_s * (1 + 1e-9)

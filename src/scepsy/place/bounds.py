@@ -1,32 +1,51 @@
 """What no placement can beat: a lower bound on the GPUs that are touched."""
 
 from collections.abc import Sequence
+from functools import cache
+from math import ceil
+
+import numpy as np
+import numpy.typing as npt
 
 from scepsy.place.topology import ReplicaShape
 
+Floats = npt.NDArray[np.float64]
 
-def least_gpus(shapes: Sequence[ReplicaShape], units_per_gpu: int) -> int:
-    """GPUs that replicas touch at least; 0 for none.
 
-    The larger of the widest replica's GPUs and the bin packing bound L2 [1] over all shards: for
-    each threshold, shards above ``units_per_gpu - threshold`` sit alone, others above half do not
-    share with each other, and what the middle ones leave over must hold the rest of those at or
-    above the threshold.
+def least_gpus(shapes: Sequence[tuple[ReplicaShape, int]], units_per_gpu: int) -> int:
+    """GPUs that so many replicas of each shape touch at least; 0 for none.
+
+    The larger of the widest replica's GPUs and bin packing bounds over all shards.
+    """
+    shards = np.zeros(units_per_gpu + 1)
+    for shape, replicas in shapes:
+        shards[shape.units] += shape.gpus * replicas
+    widest = max((shape.gpus for shape, replicas in shapes if replicas), default=0)
+    return max(widest, gpus_for_shards(shards))
+
+
+def gpus_for_shards(shards: Floats) -> int:
+    """GPUs that shards touch at least; (units + 1,) how many there are of so many units each."""
+    return ceil(float((weights(len(shards) - 1) @ shards).max()) - 1e-9)
+
+
+@cache
+def weights(units_per_gpu: int) -> Floats:
+    """(functions, units + 1) what a shard counts, in GPUs: dual feasible functions.
+
+    The sum over all shards, by any of them, is a lower bound on GPUs. With all of the first kind
+    it is the bound L2 [1]; the second kind [2] sees that shards of 0.4 go two on a GPU.
 
     [1] Martello and Toth, Lower bounds and reduction procedures for the bin packing problem, 1990.
+    [2] Fekete and Schepers, New classes of fast lower bounds for bin packing problems, 2001.
     """
-    if not shapes:
-        return 0
-    shards = [0] * (units_per_gpu + 1)
-    for shape in shapes:
-        shards[shape.units] += shape.gpus
-    widest = max(shape.gpus for shape in shapes)
-    return max(widest, *(_l2(shards, low, units_per_gpu) for low in range(units_per_gpu // 2 + 1)))
-
-
-def _l2(shards: Sequence[int], threshold: int, size: int) -> int:
-    alone = sum(n for units, n in enumerate(shards) if units > size - threshold)
-    middle = {u: n for u, n in enumerate(shards) if size < 2 * u and u <= size - threshold}
-    small = sum(u * n for u, n in enumerate(shards) if threshold <= u and 2 * u <= size)
-    left = sum((size - u) * n for u, n in middle.items())
-    return alone + sum(middle.values()) + max(0, -(-(small - left) // size))
+    size = units_per_gpu
+    units = np.arange(size + 1)
+    rows = [
+        np.where(units > size - low, size, np.where(units < low, 0, units)) / size
+        for low in range(size // 2 + 1)
+    ]
+    for k in range(1, size + 1):
+        whole = units * (k + 1) % size == 0
+        rows.append(np.where(whole, units / size, units * (k + 1) // size / k))
+    return np.array(rows)

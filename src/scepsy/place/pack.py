@@ -2,28 +2,29 @@
 
 A replica takes its units on each of ``tensor_parallel`` distinct GPUs of one NVLink domain. The
 goals, in order: every replica sits; few GPUs are touched; few units are stranded on touched GPUs;
-replicas of one LLM are spread over nodes and racks. Large replicas go first, each to the domain
-and the GPUs that it fills best. Which replicas count as large, and whether a tie between domains
-goes to the fullest or to the one with fewest replicas of the LLM, is tried in a few ways, and the
-best outcome by the goals is kept.
+replicas of one LLM are spread over nodes and racks. Large groups go first, each replica to the
+domain and the GPUs that it fills best. Which groups count as large, and whether a tie between
+domains goes to the one with fewest replicas of the LLM or to the fullest, is tried in a few ways;
+a group that finds no place goes first in another attempt. The best outcome by the goals is kept.
 """
 
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 
-from scepsy.model.cluster import Cluster, GpuTypeName
+from scepsy.model.cluster import Cluster
 from scepsy.model.execution import ReplicaName
 from scepsy.model.plan import Allocation, PlacedReplica, Placement
 from scepsy.model.workflow import LlmName
-from scepsy.place.topology import (
-    UNITS_PER_GPU,
-    Domain,
-    ReplicaShape,
-    domains,
-    fraction_units,
-)
+from scepsy.place.attempt import Attempt, Group
+from scepsy.place.bounds import least_gpus
+from scepsy.place.rules import NO_RULES, PlaceRules
+from scepsy.place.topology import UNITS_PER_GPU, ReplicaShape, fraction_units
+
+_MOST_PROMOTED = 4
+"""Times that a group which finds no place goes first."""
+_ONE_WILL_DO = 256
+"""GPUs from which on the first attempt that touches few of them is taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,36 +38,33 @@ class Unplaced:
     """Replicas of all LLMs that did, in the attempt that came furthest."""
     replicas: int
     """Replicas of all LLMs."""
+    because: str = ""
+    """Which rule is in the way, where one is."""
 
     @property
     def reason(self) -> str:
         """What is wrong, in a sentence."""
-        return (
+        return self.because or (
             f"after {self.placed} of {self.replicas} replicas no NVLink domain has "
             f"{self.tensor_parallel} GPU{'s' if self.tensor_parallel > 1 else ''} with "
             f"{self.gpu_fraction:g} free for a replica of `{self.llm}`"
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Replica:
-    name: ReplicaName
-    llm: LlmName
-    type: GpuTypeName
-    shape: ReplicaShape
-    gpu_fraction: float
-
-
-_Order = Callable[[_Replica], tuple[int, ...]]
+_Order = Callable[[Group], tuple[int, ...]]
 _ORDERS: tuple[_Order, ...] = (
-    lambda r: (-r.shape.gpus, -r.shape.units),
-    lambda r: (-r.shape.units, -r.shape.gpus),
-    lambda r: (-r.shape.gpus * r.shape.units, -r.shape.gpus),
+    lambda g: (-g.shape.gpus, -g.shape.units),
+    lambda g: (-g.shape.units, -g.shape.gpus),
+    lambda g: (-g.shape.gpus * g.shape.units, -g.shape.gpus),
 )
 
 
 def pack(
-    allocation: Allocation, cluster: Cluster, *, units_per_gpu: int = UNITS_PER_GPU
+    allocation: Allocation,
+    cluster: Cluster,
+    *,
+    units_per_gpu: int = UNITS_PER_GPU,
+    rules: PlaceRules = NO_RULES,
 ) -> Placement | Unplaced:
     """Place every replica of an allocation, or say which one finds no place.
 
@@ -75,102 +73,99 @@ def pack(
     Raises:
         InputError: a group's fraction is not a whole number of units.
     """
-    replicas = _replicas(allocation, units_per_gpu)
+    groups = groups_of(allocation, units_per_gpu, rules)
+    bound = sum(
+        least_gpus([(g.shape, g.replicas) for g in groups if g.type == kind], units_per_gpu)
+        for kind in {g.type for g in groups}
+    )
+    most = len(cluster.gpus) if rules.max_gpus is None else rules.max_gpus
+    best: Attempt | None = None
     failed: list[Unplaced] = []
-    packed: list[_Attempt] = []
-    for order, spread in product(_ORDERS, (True, False)):
-        attempt = _Attempt(domains(cluster, units_per_gpu), spread=spread)
-        stuck = attempt.run(sorted(replicas, key=order))
-        if stuck is None:
-            packed.append(attempt)
-        else:
-            failed.append(stuck)
-    if not packed:
+    for attempt, stuck in _attempts(groups, cluster, units_per_gpu, rules):
+        if stuck is not None:
+            failed.append(_unplaced(groups, stuck, attempt.placed))
+            if bound > most:
+                break
+        elif attempt.quality[0] > most:
+            failed.append(_too_many(groups, attempt.quality[0], most))
+        elif best is None or attempt.quality < best.quality:
+            best = attempt
+            if best.quality[0] == bound and len(cluster.gpus) >= _ONE_WILL_DO:
+                break
+    if best is None:
         return max(failed, key=lambda unplaced: unplaced.placed)
-    return min(packed, key=lambda attempt: attempt.quality).placement(replicas)
+    return _placement(allocation, best, rules)
 
 
-def _replicas(allocation: Allocation, units_per_gpu: int) -> list[_Replica]:
+def groups_of(allocation: Allocation, units_per_gpu: int, rules: PlaceRules) -> list[Group]:
+    """What is to be placed: the replicas of each LLM that do not stay where they are."""
+    kept = [replica.llm for replica in rules.kept]
     return [
-        _Replica(
-            ReplicaName(f"{group.llm}-{n}"),
-            group.llm,
-            group.gpu_type,
-            ReplicaShape(group.tensor_parallel, fraction_units(group.gpu_fraction, units_per_gpu)),
-            group.gpu_fraction,
+        Group(
+            g.llm,
+            g.gpu_type,
+            ReplicaShape(g.tensor_parallel, fraction_units(g.gpu_fraction, units_per_gpu)),
+            g.replicas - kept.count(g.llm),
         )
-        for group in allocation.groups
-        for n in range(group.replicas)
+        for g in allocation.groups
     ]
 
 
-class _Attempt:
-    """One pass over the replicas. Mutable while it runs."""
+def _attempts(
+    groups: Sequence[Group], cluster: Cluster, units_per_gpu: int, rules: PlaceRules
+) -> Iterator[tuple[Attempt, Group | None]]:
+    seen: set[tuple[tuple[LlmName, ...], bool]] = set()
+    for order, spread in product(_ORDERS, (True, False)):
+        ordered = sorted(groups, key=order)
+        for _ in range(_MOST_PROMOTED):
+            tried = tuple(group.llm for group in ordered), spread
+            if tried in seen:
+                break
+            seen.add(tried)
+            attempt = Attempt(cluster, units_per_gpu, rules, spread=spread)
+            stuck = attempt.run(ordered)
+            yield attempt, stuck
+            if stuck is None:
+                break
+            ordered = [stuck, *(group for group in ordered if group is not stuck)]
 
-    def __init__(self, free: list[Domain], *, spread: bool) -> None:
-        self._domains = free
-        self._spread = spread
-        self._where: dict[ReplicaName, tuple[Domain, tuple[int, ...]]] = {}
-        self._per_node: Counter[tuple[str, str]] = Counter()
-        self._per_rack: Counter[tuple[str, str]] = Counter()
 
-    def run(self, replicas: Sequence[_Replica]) -> Unplaced | None:
-        """Place replicas in the order given; stop at the first that finds no place."""
-        for replica in replicas:
-            candidates = [
-                (*self._score(replica, domain, at), number, at)
-                for number, domain in enumerate(self._domains)
-                if domain.type == replica.type and (at := domain.fit(replica.shape)) is not None
-            ]
-            if not candidates:
-                return Unplaced(
-                    llm=replica.llm,
-                    tensor_parallel=replica.shape.gpus,
-                    gpu_fraction=replica.gpu_fraction,
-                    placed=len(self._where),
-                    replicas=len(replicas),
-                )
-            *_, number, at = min(candidates)
-            self._place(replica, self._domains[number], at)
-        return None
+def _placement(allocation: Allocation, attempt: Attempt, rules: PlaceRules) -> Placement:
+    """The outcome: replicas that stay keep their names, the others take the free ones."""
+    placed: list[PlacedReplica] = []
+    for group in allocation.groups:
+        kept = [replica for replica in rules.kept if replica.llm == group.llm]
+        names = _names(group.llm, {replica.name for replica in kept})
+        fresh = [
+            PlacedReplica(next(names), group.llm, gpus, group.gpu_fraction)
+            for gpus in attempt.gpus(group.llm)
+        ]
+        placed += sorted(kept + fresh, key=lambda replica: (len(replica.name), replica.name))
+    return Placement(tuple(placed))
 
-    def _score(
-        self, replica: _Replica, domain: Domain, at: tuple[int, ...]
-    ) -> tuple[int, int, tuple[int, int], int]:
-        """Less is better: GPUs opened, units left beside it, same LLM near by, domain's free."""
-        left = sum(domain.free[i] - replica.shape.units for i in at)
-        near = (0, 0)
-        if self._spread:
-            gpu = domain.gpus[at[0]]
-            near = (
-                self._per_node[replica.llm, gpu.node],
-                self._per_rack[replica.llm, gpu.rack],
-            )
-        return domain.opened(at), left, near, sum(domain.free)
 
-    def _place(self, replica: _Replica, domain: Domain, at: tuple[int, ...]) -> None:
-        domain.take(at, replica.shape.units)
-        self._where[replica.name] = (domain, at)
-        gpu = domain.gpus[at[0]]
-        self._per_node[replica.llm, gpu.node] += 1
-        self._per_rack[replica.llm, gpu.rack] += 1
+def _names(llm: LlmName, taken: set[ReplicaName]) -> Iterator[ReplicaName]:
+    number = 0
+    while True:
+        name = ReplicaName(f"{llm}-{number}")
+        if name not in taken:
+            yield name
+        number += 1
 
-    @property
-    def quality(self) -> tuple[int, int, int, int]:
-        """Less is better: GPUs touched, GPUs left part free, replicas that share a node, a rack."""
-        free = [(f, d.units_per_gpu) for d in self._domains for f in d.free]
-        return (
-            sum(f < whole for f, whole in free),
-            sum(0 < f < whole for f, whole in free),
-            sum(n * n for n in self._per_node.values()),
-            sum(n * n for n in self._per_rack.values()),
-        )
 
-    def placement(self, replicas: Sequence[_Replica]) -> Placement:
-        """The outcome, in the order given."""
-        placed = []
-        for replica in replicas:
-            domain, at = self._where[replica.name]
-            gpus = tuple(domain.gpus[i].id for i in sorted(at))
-            placed.append(PlacedReplica(replica.name, replica.llm, gpus, replica.gpu_fraction))
-        return Placement(tuple(placed))
+def _unplaced(groups: Iterable[Group], stuck: Group, placed: int) -> Unplaced:
+    return Unplaced(
+        llm=stuck.llm,
+        tensor_parallel=stuck.shape.gpus,
+        gpu_fraction=stuck.shape.units / UNITS_PER_GPU,
+        placed=placed,
+        replicas=sum(group.replicas for group in groups),
+    )
+
+
+def _too_many(groups: Sequence[Group], touched: int, most: int) -> Unplaced:
+    widest = max(groups, key=lambda group: group.shape.gpus * group.shape.units)
+    return replace(
+        _unplaced(groups, widest, 0),
+        because=f"only {most} GPUs may be touched; `{widest.llm}` and the others touch {touched}",
+    )

@@ -1,7 +1,10 @@
 """A cluster as placement sees it: domains of numbered GPUs, each with some units free."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator, Set
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from scepsy.errors import InputError
 from scepsy.model.cluster import (
@@ -11,6 +14,7 @@ from scepsy.model.cluster import (
     GpuId,
     GpuTypeName,
     NodeName,
+    NvlinkDomain,
     RackName,
 )
 from scepsy.model.plan import Allocation
@@ -27,42 +31,99 @@ class ReplicaShape:
     units: int
 
 
-@dataclass(slots=True)
+State = tuple[int, ...]
+"""How many GPUs of a domain have so many units free, from none to all."""
+
+
+class Fit(NamedTuple):
+    """What a domain is like once one more replica sits on it."""
+
+    opened: int
+    """GPUs that were untouched."""
+    left: int
+    """Units left beside it on its GPUs."""
+    takes: tuple[int, ...]
+    """GPUs that it takes of those with so many units free, from none to all."""
+    after: State
+
+
+@lru_cache(maxsize=1 << 16)
+def fit(state: State, shape: ReplicaShape) -> Fit | None:
+    """The tightest fit of a replica: GPUs with least left over first, untouched ones last.
+
+    None where it does not fit.
+    """
+    takes, after = [0] * len(state), list(state)
+    wanted, left = shape.gpus, 0
+    for free in range(shape.units, len(state)):
+        n = min(wanted, state[free])
+        takes[free] = n
+        after[free] -= n
+        after[free - shape.units] += n
+        left += n * (free - shape.units)
+        wanted -= n
+        if not wanted:
+            return Fit(takes[-1], left, tuple(takes), tuple(after))
+    return None
+
+
 class Domain:
     """One NVLink domain and what is free on it. Mutable: packing takes units away."""
 
-    type: GpuTypeName
-    gpus: tuple[Gpu, ...]
-    units_per_gpu: int
-    free: list[int] = field(init=False)
-    """Units free on each GPU."""
+    def __init__(self, domain: NvlinkDomain, units_per_gpu: int) -> None:
+        self.type = domain.type
+        self.gpus = domain.gpus
+        self.spans_nodes = len({gpu.node for gpu in domain.gpus}) > 1
+        self._by_free: list[list[int]] = [[] for _ in range(units_per_gpu + 1)]
+        self._by_free[-1] = list(range(len(domain.gpus)))
+        self.state: State = (0,) * units_per_gpu + (len(domain.gpus),)
+        self.share = 0
+        """Units that all replicas on it have; 0 where none sits, or where they may differ."""
 
-    def __post_init__(self) -> None:
-        self.free = [self.units_per_gpu] * len(self.gpus)
+    @property
+    def free_units(self) -> int:
+        """Units free on all its GPUs."""
+        return sum(free * n for free, n in enumerate(self.state))
 
-    def fit(self, shape: ReplicaShape) -> tuple[int, ...] | None:
-        """The GPUs that a replica fits on most tightly, touched ones first; None if it does not.
+    def choose(self, found: Fit) -> tuple[int, ...]:
+        """The GPUs of a fit, by number: of those equally free the first."""
+        return tuple(
+            at for free, n in enumerate(found.takes) if n for at in self._by_free[free][:n]
+        )
 
-        GPUs with least left over come first; an untouched GPU is the last resort.
-        """
-        fitting = sorted((free, at) for at, free in enumerate(self.free) if free >= shape.units)
-        if len(fitting) < shape.gpus:
-            return None
-        return tuple(at for _, at in fitting[: shape.gpus])
-
-    def opened(self, at: Iterable[int]) -> int:
-        """How many of these GPUs are untouched so far."""
-        return sum(self.free[i] == self.units_per_gpu for i in at)
+    def choose_among(self, shape: ReplicaShape, allowed: Set[int]) -> tuple[int, ...] | None:
+        """The GPUs of the tightest fit on some of them; None where it does not fit there."""
+        fitting = [
+            at
+            for free in range(shape.units, len(self.state))
+            for at in self._by_free[free]
+            if at in allowed
+        ]
+        return tuple(fitting[: shape.gpus]) if len(fitting) >= shape.gpus else None
 
     def take(self, at: Iterable[int], units: int) -> None:
         """Take units of each of these GPUs."""
-        for i in at:
-            self.free[i] -= units
+        for gpu in at:
+            free = next(n for n, gpus in enumerate(self._by_free) if _holds(gpus, gpu))
+            self._by_free[free].remove(gpu)
+            insort(self._by_free[free - units], gpu)
+        self.state = tuple(len(gpus) for gpus in self._by_free)
+
+    def used_units(self) -> Iterator[int]:
+        """Units taken of each of its GPUs."""
+        for free, gpus in enumerate(self._by_free):
+            for _ in gpus:
+                yield len(self._by_free) - 1 - free
+
+
+def _holds(gpus: list[int], gpu: int) -> bool:
+    at = bisect_left(gpus, gpu)
+    return at < len(gpus) and gpus[at] == gpu
 
 
 def domains(cluster: Cluster, units_per_gpu: int) -> list[Domain]:
     """The NVLink domains of a cluster with all units free, in the cluster's order."""
-    return [Domain(d.type, d.gpus, units_per_gpu) for d in cluster.domains]
+    return [Domain(d, units_per_gpu) for d in cluster.domains]
 
 
 def fraction_units(gpu_fraction: float, units_per_gpu: int) -> int:
@@ -80,18 +141,20 @@ def fraction_units(gpu_fraction: float, units_per_gpu: int) -> int:
     return units
 
 
-def shapes(allocation: Allocation, units_per_gpu: int) -> list[ReplicaShape]:
-    """The shape of every replica of an allocation, group by group."""
+def shapes(allocation: Allocation, units_per_gpu: int) -> list[tuple[ReplicaShape, int]]:
+    """The shape of each group's replicas, and how many there are."""
     return [
-        ReplicaShape(group.tensor_parallel, fraction_units(group.gpu_fraction, units_per_gpu))
+        (
+            ReplicaShape(group.tensor_parallel, fraction_units(group.gpu_fraction, units_per_gpu)),
+            group.replicas,
+        )
         for group in allocation.groups
-        for _ in range(group.replicas)
     ]
 
 
-def largest_domain(cluster: Cluster) -> int:
-    """GPUs of the largest NVLink domain."""
-    return max(len(domain.gpus) for domain in cluster.domains)
+def largest_domain(cluster: Cluster, gpu_type: GpuTypeName | None = None) -> int:
+    """GPUs of the largest NVLink domain, of a type if one is given."""
+    return max(len(d.gpus) for d in cluster.domains if gpu_type in {None, d.type})
 
 
 def resized(cluster: Cluster, gpus: int) -> Cluster:

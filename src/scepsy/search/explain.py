@@ -5,6 +5,7 @@ What an answer proposes was tried: the planner finds a plan there.
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 from math import ceil, floor, log10
 
 from scepsy.errors import InfeasibleError
@@ -13,10 +14,12 @@ from scepsy.model.slo import Slo
 from scepsy.model.workflow import LlmName
 from scepsy.place.pack import Unplaced
 from scepsy.place.topology import largest_domain, resized
+from scepsy.search.exact import allocation
 from scepsy.search.find import NoPlan, find_plan
-from scepsy.search.frontier import LlmLoad, profiled_shapes, shape_units
+from scepsy.search.frontier import LlmLoad, profiled_shapes, shape_units, usable_shapes
+from scepsy.search.limits import Limits
 from scepsy.search.problem import Problem, slo_value_s
-from scepsy.search.reach import fewest_units, largest_factor
+from scepsy.search.reach import fewest_units, reach_of
 from scepsy.units import format_duration
 
 _MOST_UNITS = 1_000_000
@@ -38,6 +41,10 @@ class LlmTooBigError(InfeasibleError):
     def __init__(self, message: str, *, hint: str, fewest_gpus: int | None = None) -> None:
         super().__init__(message, hint=hint)
         self.fewest_gpus = fewest_gpus
+
+
+class LimitsError(InfeasibleError):
+    """What the user, or the target, allows leaves an LLM no shape."""
 
 
 class OverloadError(InfeasibleError):
@@ -101,11 +108,13 @@ def fewest_gpus(problem: Problem) -> int | None:
     Starts from the units that are needed at least, so nothing less would do. None beyond a
     million units.
     """
+    if len(problem.rooms) > 1:
+        return None
     budget = problem.room.budget_units
     while budget <= _MOST_UNITS:
-        choice = fewest_units(problem.options(budget))
+        choice = fewest_units(problem.options([budget]))
         if choice is not None:
-            least = ceil(choice.units / problem.room.units_per_gpu)
+            least = ceil(choice.units[0] / problem.room.units_per_gpu)
             return _first_with_plan(_without_slo(problem), least)
         budget *= 2
     return None
@@ -115,7 +124,7 @@ def _why_not_sustained(problem: Problem) -> InfeasibleError:
     for load in problem.loads:
         if (error := _too_wide(problem, load)) is not None:
             return error
-    reach = largest_factor(problem.options(), problem.room.budget_units)
+    reach = reach_of(problem)
     if reach is None:
         return _too_big(problem)
     fewest = fewest_gpus(problem)
@@ -163,42 +172,72 @@ def _why_slo_missed(problem: Problem, slo: Slo) -> InfeasibleError:
 
 
 def _too_wide(problem: Problem, load: LlmLoad) -> LlmTooBigError | None:
-    degrees = [t for t, _ in profiled_shapes(load, problem.request.profiles, problem.room.gpu_type)]
-    widest = problem.room.max_tensor_parallel
-    if min(degrees) <= widest:
+    by_room = profiled_shapes(load, problem.surfaces, problem.rooms)
+    pairs = list(zip(problem.rooms, by_room, strict=True))
+    if any(t <= room.max_tensor_parallel for room, shapes in pairs for t, _ in shapes):
         return None
+    least = min(t for shapes in by_room for t, _ in shapes)
+    widest = max(room.max_tensor_parallel for room in problem.rooms)
     return LlmTooBigError(
-        f"`{load.llm}` needs tensor parallel {min(degrees)} by its profiles, and the largest "
+        f"`{load.llm}` needs tensor parallel {least} by its profiles, and the largest "
         f"NVLink domain has {widest} GPU{'s' if widest > 1 else ''}",
         hint="use a cluster with larger NVLink domains, GPUs with more memory, or a smaller LLM",
     )
 
 
-def _too_big(problem: Problem) -> LlmTooBigError:
+def _least_units(problem: Problem, load: LlmLoad, limits: Limits) -> int | None:
+    """Units that one replica of an LLM takes at least; None where it has no shape."""
+    by_room = profiled_shapes(load, problem.surfaces, problem.rooms)
+    units = [
+        shape_units(shape, room.units_per_gpu)
+        for room, shapes in zip(problem.rooms, by_room, strict=True)
+        for shape in shapes
+        if shape[0] <= room.max_tensor_parallel
+    ]
+    allowed = [
+        each
+        for room, shapes in zip(problem.rooms, by_room, strict=True)
+        for _, each in usable_shapes(load, shapes, replace(room, budget_units=10**9), limits)
+    ]
+    return min((n for n in allowed if n in units), default=None)
+
+
+def _too_big(problem: Problem) -> InfeasibleError:
     """The LLMs do not fit together even without load."""
-    request, room = problem.request, problem.room
+    request, per_gpu = problem.request, problem.room.units_per_gpu
     parts: list[tuple[int, LlmName]] = []
     for load in problem.loads:
-        units = [
-            shape_units(shape, room.units_per_gpu)
-            for shape in profiled_shapes(load, request.profiles, room.gpu_type)
-            if shape[0] <= room.max_tensor_parallel
-        ]
-        usable = [n for n in units if n > 0]
-        if not usable:
+        least = _least_units(problem, load, request.limits)
+        if least is None:
+            if _least_units(problem, load, Limits()) is not None:
+                return _too_limited(load)
             return LlmTooBigError(
-                f"no profiled shape of `{load.llm}` is a whole number of 1/{room.units_per_gpu} "
-                "GPUs",
+                f"no profiled shape of `{load.llm}` is a whole number of 1/{per_gpu} GPUs",
                 hint="share GPUs in finer units, or profile it on other GPU fractions",
             )
-        parts.append((min(usable), load.llm))
-    fewest = ceil(sum(units for units, _ in parts) / room.units_per_gpu)
-    listed = ", ".join(f"`{llm}` {units / room.units_per_gpu:g}" for units, llm in parts)
+        replicas = request.limits.of(load.llm).min_replicas + (request.limits.survive is not None)
+        parts.append((least * replicas, load.llm))
+    fewest = ceil(sum(units for units, _ in parts) / per_gpu)
+    listed = ", ".join(f"`{llm}` {units / per_gpu:g}" for units, llm in parts)
+    if request.limits != Limits():
+        return LlmTooBigError(
+            f"the limits leave no room on {problem.gpus} GPUs at any rate: "
+            f"the LLMs take at least {listed} GPUs",
+            hint=f"use at least {fewest} GPUs on more nodes, or loosen the limits",
+            fewest_gpus=fewest,
+        )
     return LlmTooBigError(
         f"the LLMs do not fit in the memory of {len(request.cluster.gpus)} GPUs at any rate: "
         f"the smallest profiled shapes take {listed} GPUs",
         hint=f"use at least {fewest} GPUs, or profile smaller GPU fractions if they fit",
         fewest_gpus=fewest,
+    )
+
+
+def _too_limited(load: LlmLoad) -> InfeasibleError:
+    return LimitsError(
+        f"the limits leave `{load.llm}` no profiled shape",
+        hint="pin a degree that was profiled, let it share GPUs, or profile it on what is allowed",
     )
 
 
@@ -237,10 +276,12 @@ def _bisect(holds: Callable[[float], bool], high: float) -> float | None:
 
 def _fewest_gpus_within_slo(problem: Problem) -> int | None:
     """GPUs for which a plan meets the SLO at the rates; None up to many times the cluster."""
+    if len(problem.rooms) > 1:
+        return None
     units_per_gpu = problem.room.units_per_gpu
 
     def meets(gpus: int) -> bool:
-        return problem.meets_slo(gpus * units_per_gpu, candidates=_PREDICTED)
+        return _meets_slo(problem, gpus * units_per_gpu)
 
     have = high = len(problem.request.cluster.gpus)
     while not meets(high):
@@ -252,6 +293,19 @@ def _fewest_gpus_within_slo(problem: Problem) -> int | None:
         middle = (low + high) // 2
         low, high = (low, middle) if meets(middle) else (middle, high)
     return _first_with_plan(problem, high)
+
+
+def _meets_slo(problem: Problem, budget_units: int) -> bool:
+    """Whether one of the best allocations within a budget meets the SLO, placeable or not.
+
+    Exact where ``best_decides``; elsewhere it may miss one that does.
+    """
+    llms = problem.options([budget_units])
+    slo = problem.request.slo
+    return any(
+        slo is None or slo_value_s(problem.predict(allocation(llms, choice)), slo) <= slo.bound_s
+        for choice in islice(problem.choices(llms, [budget_units]), _PREDICTED)
+    )
 
 
 def _ways(

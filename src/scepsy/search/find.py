@@ -1,24 +1,30 @@
 """The first of the allocations, best first, that meets the SLO and can be placed.
 
-Where fractions of GPUs leave no way to place the best ones, coarser shares are tried: halves, then
-whole GPUs, which always fit where domains and degrees are powers of two.
+The best allocations fill the GPUs to the last unit, and shares of GPUs often leave no way to place
+them. So, where none of those tried can be placed, some GPUs' worth of units is held back, and only
+as much as it takes; of all shares, of shares that divide a GPU evenly, and of whole GPUs.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from scepsy.model.plan import Allocation, Plan
+import numpy as np
+
+from scepsy.model.plan import Allocation, Placement, Plan, Prediction
+from scepsy.place.bounds import gpus_for_shards
 from scepsy.place.pack import Unplaced, pack
-from scepsy.search.exact import allocation, choices
-from scepsy.search.frontier import Options
+from scepsy.search.exact import Choice, allocation
+from scepsy.search.frontier import Bools, Options
 from scepsy.search.problem import Problem, slo_value_s
 
-_GPUS_PACKED = 20_000
-"""GPUs over all allocations tried: packing takes longer on a larger cluster, so fewer are."""
-_LEAST_TRIED = 8
+_GPUS_PACKED = 4_000
+"""GPUs over all allocations packed: packing takes longer on a larger cluster, so fewer are."""
+_LEAST_PACKED = 2
 _MOST_PREDICTED = 64
 """Allocations that can be placed, best first, of which one must meet the SLO."""
+_HELD_BACK = 4
+"""Allocations tried for each number of units held back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,54 +38,162 @@ class NoPlan:
 
 
 def find_plan(problem: Problem) -> Plan | NoPlan:
-    """The plan with the least weighted mean execution latency, if one is found.
+    """The plan with the least objective, if one is found.
 
     Raises:
-        MissingError: a stage has no profile on the cluster's GPU type.
+        MissingError: a stage has no profile on the cluster's GPU types.
     """
-    request, slo = problem.request, problem.request.slo
-    bound_s: float | None = None
-    unplaced: Unplaced | None = None
-    tried = predicted = 0
-    for groups in _candidates(problem, problem.options()):
-        if bound_s is None:
-            bound_s = problem.objective_s(problem.predict(groups))
-        placement = pack(groups, request.cluster, units_per_gpu=request.units_per_gpu)
-        if isinstance(placement, Unplaced):
-            unplaced = unplaced or placement
-        else:
-            prediction = problem.predict(groups)
-            if slo is None or slo_value_s(prediction, slo) <= slo.bound_s:
-                return Plan(
-                    cluster=request.cluster,
-                    rates=tuple(workflow.rate for workflow in problem.workflows),
-                    slo=slo,
-                    allocation=groups,
-                    placement=placement,
-                    prediction=prediction,
-                    objective_s=problem.objective_s(prediction),
-                    bound_s=bound_s,
-                    passed_over=tried,
-                )
-            predicted += 1
-        tried += 1
-        if predicted == (1 if problem.best_decides else _MOST_PREDICTED):
+    found = find_plans(problem, 1)
+    return found if isinstance(found, NoPlan) else found[0]
+
+
+def find_plans(problem: Problem, most: int) -> list[Plan] | NoPlan:
+    """The plans of the best allocations that can be placed and meet the SLO, best first.
+
+    Raises:
+        MissingError: a stage has no profile on the cluster's GPU types.
+    """
+    tries = _Tries(problem)
+    slo = problem.request.slo
+    plans: list[Plan] = []
+    for predicted, (groups, placement) in enumerate(tries.placed(), start=1):
+        prediction = problem.predict(groups)
+        if slo is None or slo_value_s(prediction, slo) <= slo.bound_s:
+            plans.append(tries.plan(groups, placement, prediction))
+        if len(plans) == most or predicted >= max(most, _patience(problem)):
             break
-    return NoPlan(tried, unplaced)
+    return plans or NoPlan(tries.tried, tries.unplaced)
 
 
-def _candidates(problem: Problem, llms: Sequence[Options]) -> Iterator[Allocation]:
-    """Distinct allocations, best first, of any shares, then of halves, then of whole GPUs."""
-    units_per_gpu = problem.room.units_per_gpu
-    halves = units_per_gpu // 2 if units_per_gpu % 2 == 0 else units_per_gpu
-    gpus = len(problem.request.cluster.gpus)
-    most = min(problem.request.max_candidates, max(_LEAST_TRIED, _GPUS_PACKED // gpus))
-    seen: set[Allocation] = set()
-    for step in (1, halves, units_per_gpu):
-        coarse = [options.where(options.fraction_units % step == 0) for options in llms]
-        found = choices(coarse, problem.room.budget_units)
-        for choice in islice(found, most):
-            groups = allocation(coarse, choice)
-            if groups not in seen:
-                seen.add(groups)
-                yield groups
+def _patience(problem: Problem) -> int:
+    return 1 if problem.best_decides else _MOST_PREDICTED
+
+
+class _Tries:
+    """Allocations packed one after the other, and what came of them."""
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+        self._llms = problem.options()
+        self._bound_s: float | None = None
+        self._seen: set[Allocation] = set()
+        self._packs_left = max(_LEAST_PACKED, _GPUS_PACKED // problem.gpus)
+        self.tried = 0
+        self.unplaced: Unplaced | None = None
+
+    def plan(self, groups: Allocation, placement: Placement, prediction: Prediction) -> Plan:
+        """The plan of an allocation that was placed."""
+        problem = self._problem
+        return Plan(
+            cluster=problem.request.cluster,
+            rates=tuple(workflow.rate for workflow in problem.workflows),
+            slo=problem.request.slo,
+            allocation=groups,
+            placement=placement,
+            prediction=prediction,
+            objective_s=problem.objective_s(prediction),
+            bound_s=self._bound_s,
+            passed_over=self.tried - 1,
+        )
+
+    def placed(self) -> Iterator[tuple[Allocation, Placement]]:
+        """Allocations that can be placed: in order of cost while packing is quick, then others."""
+        most = self._problem.request.max_candidates
+        for choice in islice(self._problem.choices(self._llms, self._problem.budgets), most):
+            if self._packs_left <= 0:
+                break
+            if (done := self._try(self._llms, choice)) is not None:
+                yield done
+        coarser = [found for family in _families(self._llms) for found in self._held_back(family)]
+        for _, groups, placement in sorted(coarser, key=lambda one: one[0].cost_s):
+            if groups not in self._seen:
+                self._seen.add(groups)
+                yield groups, placement
+
+    def _try(self, llms: Sequence[Options], choice: Choice) -> tuple[Allocation, Placement] | None:
+        self.tried += 1
+        if self._bound_s is None:
+            self._bound_s = self._objective_s(allocation(llms, choice))
+        too_many = _gpus_for(llms, choice) > self._problem.gpus
+        if too_many and self.unplaced is not None:
+            return None
+        groups = allocation(llms, choice)
+        self._packs_left -= not too_many
+        placement = self._pack(groups)
+        if isinstance(placement, Unplaced):
+            self.unplaced = self.unplaced or placement
+            return None
+        self._seen.add(groups)
+        return groups, placement
+
+    def _objective_s(self, groups: Allocation) -> float:
+        return self._problem.objective_s(self._problem.predict(groups))
+
+    def _pack(self, groups: Allocation) -> Placement | Unplaced:
+        problem = self._problem
+        return pack(
+            groups,
+            problem.cluster,
+            units_per_gpu=problem.room.units_per_gpu,
+            rules=problem.place_rules(groups),
+        )
+
+    def _held_back(self, llms: Sequence[Options]) -> list[tuple[Choice, Allocation, Placement]]:
+        """Some that can be placed, with as few units held back as was found to do."""
+        gpus = self._problem.gpus
+        found = self._within(llms, 0.0)
+        low, high, step = 0, 0, 1
+        while not found and high < gpus:
+            low, high, step = high, min(gpus, high + step), step * 2
+            found = self._within(llms, high / gpus)
+        while found and high - low > max(1, gpus // 256):
+            middle = (low + high) // 2
+            if better := self._within(llms, middle / gpus):
+                found, high = better, middle
+            else:
+                low = middle
+        return found
+
+    def _within(
+        self, llms: Sequence[Options], held: float
+    ) -> list[tuple[Choice, Allocation, Placement]]:
+        budgets = [int(units * (1 - held)) for units in self._problem.budgets]
+        found = []
+        for choice in islice(self._problem.choices(llms, budgets), _HELD_BACK):
+            if _gpus_for(llms, choice) <= self._problem.gpus:
+                groups = allocation(llms, choice)
+                placement = self._pack(groups)
+                if isinstance(placement, Placement):
+                    found.append((choice, groups, placement))
+                    if len(found) == 1 and self._problem.gpus > 64:
+                        break
+        return found
+
+
+def _families(llms: Sequence[Options]) -> Iterator[list[Options]]:
+    """All shares of a GPU, only those that divide it evenly, halves, and whole GPUs."""
+    size = llms[0].units_per_gpu
+
+    def only(allowed: Sequence[int]) -> list[Options]:
+        return [o.where(_among(o, allowed)) for o in llms]
+
+    even = [n for n in range(1, size + 1) if size % n == 0]
+    half = [n for n in even if 2 * n >= size]
+    for number, allowed in enumerate((list(range(1, size + 1)), even, half, [size])):
+        family = only(allowed)
+        if all(len(options) for options in family) and (number == 0 or len(allowed) < size):
+            yield family
+
+
+def _among(options: Options, allowed: Sequence[int]) -> Bools:
+    mask: Bools = np.isin(options.fraction_units, allowed)
+    return mask
+
+
+def _gpus_for(llms: Sequence[Options], choice: Choice) -> int:
+    """GPUs that the shards of a choice touch at least."""
+    shards = np.zeros((len(llms[0].gpu_types), llms[0].units_per_gpu + 1))
+    for options, at in zip(llms, choice.options, strict=True):
+        count = int(options.replicas[at]) * int(options.tensor_parallel[at])
+        shards[options.room[at], options.fraction_units[at]] += count
+    return sum(gpus_for_shards(row) for row in shards if row.any())

@@ -1,21 +1,38 @@
 """A request for a plan, checked, and the questions that the search asks of it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import TypeVar
 
+import numpy as np
+
 from scepsy.errors import InputError, UnknownNameError
-from scepsy.model.cluster import Cluster
+from scepsy.model.cluster import Cluster, GpuTypeName
 from scepsy.model.plan import Allocation, Prediction, WorkflowRate, WorkflowWeight
 from scepsy.model.slo import Slo, Statistic
 from scepsy.model.workflow import WorkflowName
+from scepsy.place.rules import PlaceRules
 from scepsy.place.topology import UNITS_PER_GPU, largest_domain
 from scepsy.predict.pipeline import RatedWorkflow, predict
+from scepsy.predict.surface import Floats, Surfaces
 from scepsy.profiles.curve import ProfileSet
-from scepsy.search.exact import allocation, choices
+from scepsy.search.exact import Choice, choices
+from scepsy.search.fair import fair_choices
 from scepsy.search.frontier import LlmLoad, Options, Room, WeightedWorkflow, llm_loads, options
+from scepsy.search.limits import Limits, Scope, Target
+from scepsy.search.survive import most_together
 from scepsy.traces.demand import WorkflowDemand
+
+
+class Objective(StrEnum):
+    """What is made small, over the workflows."""
+
+    MEAN = "mean"
+    """The weighted mean of their mean execution latencies."""
+    MAX_MIN = "max-min"
+    """The largest of weight x mean execution latency / its least on the cluster alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +47,9 @@ class PlanRequest:
     slo: Slo | None = None
     """Holds for each workflow."""
     weights: tuple[WorkflowWeight, ...] = ()
-    """1 for a workflow that is not named. The objective is the weighted mean of the workflows'
-    mean execution latencies, so only the ratios of weights matter."""
+    """1 for a workflow that is not named. Only their ratios matter."""
+    objective: Objective = Objective.MEAN
+    limits: Limits = field(default_factory=Limits)
     units_per_gpu: int = UNITS_PER_GPU
     """GPUs are shared in fractions of 1 over this; profiled fractions that do not fit are left
     out, so 1 gives whole GPUs only."""
@@ -45,11 +63,30 @@ class Problem:
     """A checked request, split into what each LLM must serve and the room there is."""
 
     request: PlanRequest
+    cluster: Cluster
+    """Without GPUs that are kept free by name."""
     workflows: tuple[RatedWorkflow, ...]
     """By name."""
     weights: tuple[float, ...]
     """(workflows,) in (0, 1], adding up to 1."""
-    room: Room
+    rooms: tuple[Room, ...]
+    """By GPU type."""
+    surfaces: Surfaces
+
+    @property
+    def room(self) -> Room:
+        """The first room; the only one where the cluster has one GPU type."""
+        return self.rooms[0]
+
+    @property
+    def budgets(self) -> tuple[int, ...]:
+        """(rooms,) units."""
+        return tuple(room.budget_units for room in self.rooms)
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that may be touched."""
+        return len(self.cluster.gpus) - self.request.limits.free_gpus
 
     @property
     def loads(self) -> tuple[LlmLoad, ...]:
@@ -66,7 +103,7 @@ class Problem:
         return replace(
             self,
             workflows=tuple(
-                RatedWorkflow(w.demand, WorkflowRate(w.rate.workflow, w.rate.rate_per_s * factor))
+                replace(w, rate=WorkflowRate(w.rate.workflow, w.rate.rate_per_s * factor))
                 for w in self.workflows
             ),
         )
@@ -74,14 +111,53 @@ class Problem:
     def on(self, cluster: Cluster) -> "Problem":
         """The same problem on another cluster."""
         return problem(
-            replace(self.request, cluster=cluster, rates=tuple(w.rate for w in self.workflows))
+            replace(self.request, cluster=cluster, rates=tuple(w.rate for w in self.workflows)),
+            self.surfaces,
         )
 
-    def options(self, budget_units: int | None = None) -> list[Options]:
-        """The options of each LLM within a budget; the cluster's when None."""
-        budget = self.room.budget_units if budget_units is None else budget_units
-        room = replace(self.room, budget_units=budget)
-        return [options(load, self.request.profiles, room) for load in self.loads]
+    def within(self, gpus: Sequence[int]) -> "Problem":
+        """The same problem with at most so many GPUs of each type."""
+        return replace(
+            self,
+            rooms=tuple(
+                replace(room, budget_units=min(room.budget_units, n * room.units_per_gpu))
+                for room, n in zip(self.rooms, gpus, strict=True)
+            ),
+        )
+
+    def options(self, budgets: Sequence[int] | None = None) -> list[Options]:
+        """The options of each LLM within budgets; the cluster's when None."""
+        rooms = self.rooms
+        if budgets is not None:
+            rooms = tuple(
+                replace(room, budget_units=n) for room, n in zip(rooms, budgets, strict=True)
+            )
+        parts = self.wants_parts
+        names = [w.demand.workflow for w in self.workflows] if parts else []
+        limits = self.request.limits
+        return [options(load, self.surfaces, rooms, limits, names) for load in self.loads]
+
+    @property
+    def wants_parts(self) -> bool:
+        """Whether the workflows' latencies are looked at one by one."""
+        return len(self.workflows) > 1 and self.request.objective is Objective.MAX_MIN
+
+    def choices(self, llms: Sequence[Options], budgets: Sequence[int]) -> Iterator[Choice]:
+        """Choices within budgets, by rising objective."""
+        if not self.wants_parts:
+            return choices(llms, budgets)
+        return fair_choices(llms, budgets, self.gaps_s, self.worst_per_s(llms))
+
+    @property
+    def gaps_s(self) -> Floats:
+        """(workflows,) mean time of an execution in which no call runs."""
+        return np.array([np.mean([e.gap_s for e in w.demand.executions]) for w in self.workflows])
+
+    def worst_per_s(self, llms: Sequence[Options]) -> Floats:
+        """(workflows,) what a second of each counts under max-min: weight / least latency."""
+        least_s = self.gaps_s + sum((o.parts_s.min(axis=1) if len(o) else np.inf) for o in llms)
+        per_s: Floats = np.array(self.weights) * len(self.weights) / least_s
+        return per_s
 
     def predict(self, groups: Allocation) -> Prediction:
         """What an allocation gives to the workflows."""
@@ -92,16 +168,21 @@ class Problem:
         means_s = (w.execution_s_mean for w in prediction.workflows)
         return sum(weight * s for weight, s in zip(self.weights, means_s, strict=True))
 
-    def meets_slo(self, budget_units: int, *, candidates: int) -> bool:
-        """Whether one of so many best allocations within a budget meets the SLO, if there is one.
-
-        Exact where ``best_decides``; elsewhere it may miss one that does.
-        """
-        llms = self.options(budget_units)
-        slo = self.request.slo
-        return any(
-            slo is None or slo_value_s(self.predict(allocation(llms, choice)), slo) <= slo.bound_s
-            for choice in islice(choices(llms, budget_units), candidates)
+    def place_rules(self, groups: Allocation) -> PlaceRules:
+        """What a placement of an allocation must keep."""
+        limits = self.request.limits
+        together = {}
+        if limits.survive is not None:
+            loads = {load.llm: load for load in self.loads}
+            together = {
+                group.llm: most_together(loads[group.llm], self.surfaces, group)
+                for group in groups.groups
+            }
+        return PlaceRules(
+            max_gpus=self.gpus if limits.free_gpus else None,
+            max_together=together,
+            by_rack=limits.survive is Scope.RACK,
+            equal_shares=limits.target is Target.K8S_MPS_EQUAL,
         )
 
     @property
@@ -116,12 +197,16 @@ def slo_value_s(prediction: Prediction, slo: Slo) -> float:
     return max(float(getattr(w, f"execution_s_{slo.statistic}")) for w in prediction.workflows)
 
 
-def problem(request: PlanRequest) -> Problem:
+def problem(request: PlanRequest, surfaces: Surfaces | None = None) -> Problem:
     """Check a request.
 
+    Args:
+        request: what to plan for.
+        surfaces: of its profiles, where they were made before.
+
     Raises:
-        UnknownNameError: a rate or a weight names a workflow that was not recorded.
-        InputError: no rates, a rate given twice, or a cluster of several GPU types.
+        UnknownNameError: a rate, a weight or a limit names what is not there.
+        InputError: no rates, a rate given twice, or no GPU that is not kept free.
     """
     recorded = {demand.workflow: demand for demand in request.demands}
     rates = _by_workflow(request.rates, recorded, "rate")
@@ -133,25 +218,58 @@ def problem(request: PlanRequest) -> Problem:
             hint=f"rates are given for: {', '.join(sorted(rates))}",
         )
     weights = _by_workflow(request.weights, recorded, "weight")
-    types = sorted({gpu.type for gpu in request.cluster.gpus})
-    if len(types) > 1:
-        raise InputError(
-            f"the cluster mixes GPU types: {', '.join(types)}",
-            hint="plan for one type at a time, each with a cluster file of its own",
-        )
     if request.units_per_gpu < 1 or request.max_candidates < 1:
         raise InputError("units_per_gpu and max_candidates must be >= 1")
     raw = [weights[name].weight if name in weights else 1.0 for name in sorted(rates)]
+    llms = sorted({s.stage.llm for name in rates for s in recorded[name].stages})
+    for name in request.limits.llms:
+        if name not in llms:
+            raise UnknownNameError("LLM", name, llms)
+    cluster = _open_cluster(request)
     return Problem(
         request,
+        cluster,
         tuple(RatedWorkflow(recorded[name], rates[name]) for name in sorted(rates)),
         tuple(weight / sum(raw) for weight in raw),
+        _rooms(request, cluster),
+        surfaces or Surfaces(request.profiles),
+    )
+
+
+def _open_cluster(request: PlanRequest) -> Cluster:
+    """The cluster without GPUs that are kept free by name."""
+    keep_free = request.limits.keep_free
+    known = {gpu.id for gpu in request.cluster.gpus}
+    for gpu in keep_free - known:
+        raise UnknownNameError("GPU", gpu, known)
+    left = tuple(gpu for gpu in request.cluster.gpus if gpu.id not in keep_free)
+    if len(left) <= request.limits.free_gpus:
+        raise InputError(
+            f"no GPU is left to plan with: {len(known)} GPUs, "
+            f"{len(known) - len(left) + request.limits.free_gpus} of them kept free"
+        )
+    return Cluster(left, request.cluster.types)
+
+
+def _rooms(request: PlanRequest, cluster: Cluster) -> tuple[Room, ...]:
+    sizes = Counter(gpu.type for gpu in cluster.gpus)
+    largest = max(sorted(sizes), key=sizes.__getitem__)
+    survive = request.limits.survive
+
+    def scopes(kind: GpuTypeName) -> int:
+        gpus = [gpu for gpu in cluster.gpus if gpu.type == kind]
+        return len({gpu.rack if survive is Scope.RACK else gpu.node for gpu in gpus})
+
+    return tuple(
         Room(
-            gpu_type=types[0],
-            budget_units=len(request.cluster.gpus) * request.units_per_gpu,
+            gpu_type=kind,
+            budget_units=(sizes[kind] - (request.limits.free_gpus if kind == largest else 0))
+            * request.units_per_gpu,
             units_per_gpu=request.units_per_gpu,
-            max_tensor_parallel=largest_domain(request.cluster),
-        ),
+            max_tensor_parallel=largest_domain(cluster, kind),
+            scopes=scopes(kind) if survive is not None else 0,
+        )
+        for kind in sorted(sizes)
     )
 
 

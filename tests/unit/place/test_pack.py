@@ -101,12 +101,13 @@ def test_repeated_packing_gives_the_same() -> None:
         ([], 0),
         ([(1, 6), (1, 6)], 2),  # no two share
         ([(1, 5), (1, 5), (1, 1)], 2),
+        ([(1, 4)] * 4, 2),  # two on a GPU, whatever the sum
         ([(8, 1)], 8),  # distinct GPUs
         ([(1, 7), (1, 7), (1, 7), (1, 4), (1, 4)], 4),  # 4 beside no 7
     ],
 )
 def test_the_bound_sees_what_cannot_share(shapes: list[tuple[int, int]], gpus: int) -> None:
-    assert least_gpus([ReplicaShape(*shape) for shape in shapes], 10) == gpus
+    assert least_gpus([(ReplicaShape(*shape), 1) for shape in shapes], 10) == gpus
 
 
 def test_a_resized_cluster_keeps_its_domains() -> None:

@@ -302,17 +302,20 @@ def test_a_workflow_that_was_not_recorded_is_named() -> None:
         make_plan(asked)
 
 
-def test_a_cluster_of_two_types_is_refused() -> None:
+def test_a_gpu_type_without_profiles_stays_idle() -> None:
     other = GpuType(name=GpuTypeName("a100"), memory_bytes=80 * 1024**3)
     both = Cluster(
         (
-            *regular_cluster(H100, nodes=1, gpus_per_node=1).gpus,
+            *regular_cluster(H100, nodes=1, gpus_per_node=4).gpus,
             *regular_cluster(other, nodes=2, gpus_per_node=1).gpus[1:],
         ),
         (H100, other),
     )
-    with pytest.raises(InputError, match="mixes GPU types: a100, h100"):
-        make_plan(request(cluster=both))
+
+    plan = make_plan(request(cluster=both))
+
+    assert {group.gpu_type for group in plan.allocation.groups} == {H100.name}
+    assert plan.allocation == make_plan(request(4)).allocation
 
 
 def test_a_stage_without_a_profile_is_named() -> None:
