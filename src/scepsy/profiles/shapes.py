@@ -10,7 +10,8 @@ from scepsy.profiles.workload import Workload
 
 _FASTER = 0.8
 """A higher degree must bring the time of a lone call down to this part of the lower one's."""
-_MAX_FRACTIONS = 3
+_MAX_PARTS = 3
+"""Fractions below 1 that are profiled for each degree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,8 @@ def profile_shapes(
         gpu_type: on what.
         degrees: tensor parallel degrees to try. None: from the lowest that fits, as long as a lone
             call gets faster by it; two replicas do what a higher degree without that does.
-        fractions: GPU fractions to try. None: some of the tenths that fit, with the least and 1;
-            those between are interpolated.
+        fractions: GPU fractions to try. None: some of the tenths that fit, with the least, the
+            largest below 1, and 1; those between are interpolated.
 
     Raises:
         UnknownNameError: no such LLM or GPU type.
@@ -98,11 +99,18 @@ def _lone_call_s(workload: Workload, spec: EngineSpec) -> float:
 
 
 def _spread(fitting: Sequence[Shape]) -> list[Shape]:
-    """At most ``_MAX_FRACTIONS`` of them, evenly in 1 / fraction, with the first and the last.
+    """The whole GPU, and at most ``_MAX_PARTS`` fractions below, with the least and the largest.
 
-    Time is about linear in 1 / fraction, and room for KV bends it most where it is short.
+    Those are spread evenly in 1 / fraction, in which time is about linear; room for KV bends it
+    most where it is short. The largest is among them because time jumps between it and the whole
+    GPU, which nobody else is on: interpolating across the jump would be wrong.
     """
-    low, high = 1 / fitting[0].gpu_fraction, 1 / fitting[-1].gpu_fraction
-    wanted = [low + (high - low) * step / (_MAX_FRACTIONS - 1) for step in range(_MAX_FRACTIONS)]
-    nearest = [min(fitting, key=lambda s: abs(1 / s.gpu_fraction - at)) for at in wanted]
-    return sorted({id(shape): shape for shape in nearest}.values(), key=lambda s: s.gpu_fraction)
+    parts = [shape for shape in fitting if shape.gpu_fraction < 1]
+    whole = [shape for shape in fitting if shape.gpu_fraction == 1]
+    if len(parts) <= _MAX_PARTS:
+        return parts + whole
+    low, high = 1 / parts[0].gpu_fraction, 1 / parts[-1].gpu_fraction
+    wanted = [low + (high - low) * step / (_MAX_PARTS - 1) for step in range(_MAX_PARTS)]
+    nearest = [min(parts, key=lambda s: abs(1 / s.gpu_fraction - at)) for at in wanted]
+    unique = {id(shape): shape for shape in nearest}.values()
+    return sorted(unique, key=lambda s: s.gpu_fraction) + whole
