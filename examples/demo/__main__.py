@@ -80,7 +80,11 @@ def plan_clusters(settings: DemoSettings) -> None:
     heading("What the workflows ask of their LLMs")
     scepsy("demand", traces)
     heading("What each LLM can do with these calls")
-    scepsy("profile", "--traces", traces, "--gpu", settings.gpu, "--output", profiles)
+    workflows = [f"--workflow={name}" for name in settings.rates]
+    scepsy(
+        "profile", "--traces", traces, *workflows, "--gpu", settings.gpu,
+        "--replicas", "1,2", "--output", profiles,
+    )  # fmt: skip
     rates = [f"--rate={name}={rate:g}" for name, rate in settings.rates.items()]
     for gpus, (nodes, per_node) in CLUSTERS.items():
         heading(f"A plan for {gpus} GPUs ({nodes} x {per_node} {settings.gpu.upper()})")

@@ -39,7 +39,9 @@ def profile(
     *,
     traces: Annotated[Path, typer.Option(help="Trace store with the workflows' executions.")],
     gpu: Annotated[str, typer.Option(help="GPU type, e.g. h100.")] = "h100",
-    workflow: Annotated[str | None, typer.Option(help="Only this workflow.")] = None,
+    workflow: Annotated[
+        list[str] | None, typer.Option(help="Only this workflow; repeatable.")
+    ] = None,
     tp: Annotated[
         str | None, typer.Option(help="Tensor parallel degrees, e.g. 1,2,4. Default: those useful.")
     ] = None,
@@ -47,7 +49,7 @@ def profile(
         str | None, typer.Option(help="GPU fractions, e.g. 0.5,1. Default: a few that fit.")
     ] = None,
     replicas: Annotated[
-        str | None, typer.Option(help="Replicas that share a load.", show_default="1,2,4")
+        str | None, typer.Option(help="Replicas that share a load.", show_default="1,4")
     ] = None,
     rename: MapOption = None,
     engine: EngineOption = None,
@@ -74,13 +76,13 @@ def profile(
     if engine is None and speedup is not None:
         raise InputError("`--speedup` is of an emulated engine", hint="add --engine URL")
     known = load_profiles(output) if output.exists() else ProfileSet(())
-    workloads = _workloads(traces, workflow)
+    workloads = _workloads(traces, workflow or [None])
     degrees = None if tp is None else _whole("tp", tp)
     fractions = None if fraction is None else _fractions(fraction)
     counts = None if replicas is None else _whole("replicas", replicas)
     names = _renames(rename or [], workloads)
     if engine is None:
-        planned = _plan_jobs(workloads, gpu, names, degrees, fractions, counts or [1, 2, 4])
+        planned = _plan_jobs(workloads, gpu, names, degrees, fractions, counts or [1, 4])
         curves = _profile(workloads, planned, seed, jobs)
     else:
         keys = _keys(workloads, gpu, *_only(degrees, fractions, counts))
@@ -95,16 +97,16 @@ def profile(
     say(f"wrote {output}: {len(curves)} curves new")
 
 
-def _workloads(traces: Path, workflow: str | None) -> dict["Stage", "Workload"]:
+def _workloads(traces: Path, wanted: Sequence[str | None]) -> dict["Stage", "Workload"]:
     """The recorded calls of each stage, those of which no call ended well left out, and said."""
     from scepsy.errors import MissingError
     from scepsy.model.workflow import WorkflowName
     from scepsy.profiles.workload import stage_workload
     from scepsy.traces.store import SqliteTraceStore
 
-    name = None if workflow is None else WorkflowName(workflow)
+    names = [None if name is None else WorkflowName(name) for name in wanted]
     with SqliteTraceStore.open(traces, create=False) as store:
-        selected = [summary.workflow for summary in store.select(name)]
+        selected = [found.workflow for name in names for found in store.select(name)]
         executions = {w: list(store.executions(w)) for w in selected}
     workloads: dict[Stage, Workload] = {}
     for recorded in executions.values():

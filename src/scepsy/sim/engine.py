@@ -164,6 +164,11 @@ class Engine:
         done = self._generated(sequence)
         return done if sequence.decode is None else done + self._whole_steps()
 
+    @property
+    def waiting_calls(self) -> int:
+        """Calls in the queue at the instant last advanced to."""
+        return len(self._waiting)
+
     def statistics(self) -> EngineStatistics:
         """State by the instant last advanced to."""
         done = 0 if self._end_s == _INF else self._whole_steps()

@@ -23,7 +23,7 @@ class RoutedEngines:
     @property
     def waiting_calls(self) -> int:
         """Calls that wait in any engine's queue at the instant last advanced to."""
-        return sum(engine.statistics().waiting for engine in self._engines.values())
+        return sum(engine.waiting_calls for engine in self._engines.values())
 
     def submit(self, now_s: float, view: CallView, call: EngineCall) -> None:
         """Let a call arrive: the router sees the view, the engine it picks gets the call."""
