@@ -226,7 +226,11 @@ def run(scenario: Scenario) -> None:
         start = perf_counter()
         runs = serve(
             [
-                Stream(w.rate.workflow, scripts(scenario.executions[w.rate.workflow]), w.rate.rate_per_s)
+                Stream(
+                    w.rate.workflow,
+                    scripts(scenario.executions[w.rate.workflow]),
+                    w.rate.rate_per_s,
+                )
                 for w in rated
             ],
             ServedPlan(allocation, scenario.specs),

@@ -13,6 +13,8 @@ from scepsy.errors import InputError, MissingError
 from scepsy.model.execution import Call, CallStatus, Execution
 from scepsy.model.workflow import Stage, WorkflowName
 from scepsy.traces.call_table import CallTable, CallTableBuilder
+from scepsy.traces.gaps import GapBuilder, GapDemand
+from scepsy.traces.stability import Stability, stability
 from scepsy.traces.store import SqliteTraceStore
 from scepsy.traces.structure import busy_intervals, total_s
 
@@ -48,6 +50,8 @@ class StageDemand:
     """Part of prompt tokens found in KV; None where engines did not say."""
     output_share: Spread | None = None
     """The stage's part of an execution's output tokens, in [0, 1]; None where there are none."""
+    stability: Stability | None = None
+    """How far the recording settles it; None where it was not taken from one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,8 @@ class WorkflowDemand:
     executions: tuple[ExecutionDemand, ...]
     calls: CallTable | None = field(default=None, repr=False, compare=False)
     """The calls of those executions, for predictors that re-time them; None where not kept."""
+    gaps: tuple[GapDemand, ...] = ()
+    """Time in tools and in the program, by the stage that it follows."""
 
 
 def demands(
@@ -99,7 +105,7 @@ def demand(executions: Iterable[Execution]) -> WorkflowDemand:
     """
     workflow: WorkflowName | None = None
     rows: list[_Row] = []
-    table = CallTableBuilder()
+    table, gaps = CallTableBuilder(), GapBuilder()
     for execution in executions:
         if workflow is not None and execution.workflow != workflow:
             raise InputError(f"executions of two workflows: {workflow} and {execution.workflow}")
@@ -108,6 +114,7 @@ def demand(executions: Iterable[Execution]) -> WorkflowDemand:
         if calls:
             rows.append(_row(execution, calls))
             table.add(calls, execution.end_s)
+            gaps.add(calls, execution.execution_s)
     if workflow is None or not rows:
         raise MissingError(
             f"{workflow or 'the trace'} has no execution with a completed call",
@@ -126,6 +133,7 @@ def demand(executions: Iterable[Execution]) -> WorkflowDemand:
             for row in rows
         ),
         calls=table.build(stages),
+        gaps=gaps.build(),
     )
 
 
@@ -213,6 +221,7 @@ def _stage_demand(stage: Stage, rows: Sequence[_Row]) -> StageDemand:
     work_s = sum(part.work_s for part in parts)
     busy_s = sum(part.busy_s for part in parts)
     cached_of = sum(part.cached_of_tokens for part in parts)
+    shares = [row.time_share(stage) for row in rows]
     outputs = [
         row.part(stage).output_tokens / row.output_tokens for row in rows if row.output_tokens
     ]
@@ -222,7 +231,7 @@ def _stage_demand(stage: Stage, rows: Sequence[_Row]) -> StageDemand:
         calls=spread([part.calls for part in parts]),
         # Work is never less than busy time but for rounding; calls that took no time fan out by 1.
         fan_out=max(1.0, work_s / busy_s) if busy_s > 0 else 1.0,
-        time_share=spread([row.time_share(stage) for row in rows]),
+        time_share=spread(shares),
         call_s_mean=work_s / calls,
         prompt_tokens_mean=sum(part.prompt_tokens for part in parts) / calls,
         output_tokens_mean=sum(part.output_tokens for part in parts) / calls,
@@ -230,4 +239,5 @@ def _stage_demand(stage: Stage, rows: Sequence[_Row]) -> StageDemand:
             sum(part.cached_tokens for part in parts) / cached_of if cached_of else None
         ),
         output_share=spread(outputs) if outputs else None,
+        stability=stability([part.busy_s for part in parts], shares),
     )
