@@ -9,6 +9,7 @@ See ``docs/guides/plan.md`` for every key.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Annotated
@@ -61,6 +62,8 @@ class _ClusterFile(BaseModel):
     model_config = _STRICT
     nodes: Annotated[list[_NodeEntry], Field(min_length=1)]
     gpu_types: list[_GpuTypeEntry] = Field(default_factory=list)
+    prices_per_hour: dict[_Name, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """Of one GPU, by type, in any one currency."""
 
 
 def load_cluster(path: Path, find_gpu_type: Callable[[str], GpuType]) -> Cluster:
@@ -89,8 +92,17 @@ def load_cluster(path: Path, find_gpu_type: Callable[[str], GpuType]) -> Cluster
             f"{path}: {error}",
             hint=f"{error.hint}; or describe it under `gpu_types` with `name` and `memory_gib`",
         ) from None
+    if idle := sorted(content.prices_per_hour.keys() - types.keys()):
+        raise InputError(
+            f"{path}: `prices_per_hour` names GPU types that no node has: {', '.join(idle)}",
+            hint=f"nodes have: {', '.join(sorted(types))}",
+        )
     gpus = _gpus(path, content, types)
-    return Cluster(gpus, tuple({t.name: t for t in types.values()}.values()))
+    priced = {
+        t.name: replace(t, price_per_hour=content.prices_per_hour.get(given))
+        for given, t in types.items()
+    }
+    return Cluster(gpus, tuple(priced.values()))
 
 
 def _gpus(path: Path, content: _ClusterFile, types: Mapping[str, GpuType]) -> tuple[Gpu, ...]:

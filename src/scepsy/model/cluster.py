@@ -19,10 +19,14 @@ class GpuType:
 
     name: GpuTypeName
     memory_bytes: int
+    price_per_hour: float | None = None
+    """Of one GPU, in any currency; None where it plays no part."""
 
     def __post_init__(self) -> None:
         if self.memory_bytes <= 0:
             raise InputError(f"GPU type {self.name}: memory must be > 0 bytes")
+        if self.price_per_hour is not None and not 0 < self.price_per_hour < float("inf"):
+            raise InputError(f"GPU type {self.name}: the price must be > 0 per hour")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

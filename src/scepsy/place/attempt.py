@@ -57,6 +57,14 @@ class Attempt:
         return sum(map(len, self._where.values()))
 
     @property
+    def touched(self) -> Counter[GpuTypeName]:
+        """GPUs of each type that hold something."""
+        touched: Counter[GpuTypeName] = Counter()
+        for domain in self._domains:
+            touched[domain.type] += sum(units > 0 for units in domain.used_units())
+        return touched
+
+    @property
     def quality(self) -> tuple[int, int, int, int]:
         """Less is better: GPUs touched, GPUs left part free, replicas that share a node, a rack."""
         used = [units for domain in self._domains for units in domain.used_units()]

@@ -8,11 +8,12 @@ domains goes to the one with fewest replicas of the LLM or to the fullest, is tr
 a group that finds no place goes first in another attempt. The best outcome by the goals is kept.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
-from scepsy.model.cluster import Cluster
+from scepsy.model.cluster import Cluster, GpuTypeName
 from scepsy.model.execution import ReplicaName
 from scepsy.model.plan import Allocation, PlacedReplica, Placement
 from scepsy.model.workflow import LlmName
@@ -74,27 +75,34 @@ def pack(
         InputError: a group's fraction is not a whole number of units.
     """
     groups = groups_of(allocation, units_per_gpu, rules)
-    bound = sum(
-        least_gpus([(g.shape, g.replicas) for g in groups if g.type == kind], units_per_gpu)
-        for kind in {g.type for g in groups}
-    )
-    most = len(cluster.gpus) if rules.max_gpus is None else rules.max_gpus
+    bounds = _bounds(groups, units_per_gpu)
+    sizes = Counter(gpu.type for gpu in cluster.gpus)
+    most = {kind: min(n, rules.max_gpus.get(kind, n)) for kind, n in sizes.items()}
+    hopeless = any(n > most.get(kind, 0) for kind, n in bounds.items())
     best: Attempt | None = None
     failed: list[Unplaced] = []
     for attempt, stuck in _attempts(groups, cluster, units_per_gpu, rules):
         if stuck is not None:
-            failed.append(_unplaced(groups, stuck, attempt.placed))
-            if bound > most:
-                break
-        elif attempt.quality[0] > most:
-            failed.append(_too_many(groups, attempt.quality[0], most))
+            failed.append(_unplaced(groups, stuck, attempt.placed, units_per_gpu))
+        elif any(n > most[kind] for kind, n in attempt.touched.items()):
+            failed.append(_too_many(groups, attempt, most, units_per_gpu))
         elif best is None or attempt.quality < best.quality:
             best = attempt
-            if best.quality[0] == bound and len(cluster.gpus) >= _ONE_WILL_DO:
+            if best.quality[0] == sum(bounds.values()) and len(cluster.gpus) >= _ONE_WILL_DO:
                 break
+        if hopeless:
+            break
     if best is None:
         return max(failed, key=lambda unplaced: unplaced.placed)
     return _placement(allocation, best, rules)
+
+
+def _bounds(groups: Sequence[Group], units_per_gpu: int) -> dict[GpuTypeName, int]:
+    """GPUs of each type that are touched at least."""
+    return {
+        kind: least_gpus([(g.shape, g.replicas) for g in groups if g.type == kind], units_per_gpu)
+        for kind in {group.type for group in groups}
+    }
 
 
 def groups_of(allocation: Allocation, units_per_gpu: int, rules: PlaceRules) -> list[Group]:
@@ -153,19 +161,26 @@ def _names(llm: LlmName, taken: set[ReplicaName]) -> Iterator[ReplicaName]:
         number += 1
 
 
-def _unplaced(groups: Iterable[Group], stuck: Group, placed: int) -> Unplaced:
+def _unplaced(groups: Iterable[Group], stuck: Group, placed: int, units_per_gpu: int) -> Unplaced:
     return Unplaced(
         llm=stuck.llm,
         tensor_parallel=stuck.shape.gpus,
-        gpu_fraction=stuck.shape.units / UNITS_PER_GPU,
+        gpu_fraction=stuck.shape.units / units_per_gpu,
         placed=placed,
         replicas=sum(group.replicas for group in groups),
     )
 
 
-def _too_many(groups: Sequence[Group], touched: int, most: int) -> Unplaced:
+def _too_many(
+    groups: Sequence[Group], attempt: Attempt, most: Mapping[GpuTypeName, int], units_per_gpu: int
+) -> Unplaced:
     widest = max(groups, key=lambda group: group.shape.gpus * group.shape.units)
+    over = ", ".join(
+        f"{n} of {kind}, of which {most[kind]} may be"
+        for kind, n in sorted(attempt.touched.items())
+        if n > most[kind]
+    )
     return replace(
-        _unplaced(groups, widest, 0),
-        because=f"only {most} GPUs may be touched; `{widest.llm}` and the others touch {touched}",
+        _unplaced(groups, widest, attempt.placed - 1, units_per_gpu),
+        because=f"`{widest.llm}` and the others touch {over}",
     )

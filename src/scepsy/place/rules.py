@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from scepsy.model.cluster import Gpu
+from scepsy.model.cluster import Gpu, GpuTypeName
 from scepsy.model.plan import PlacedReplica
 from scepsy.model.workflow import LlmName
 
@@ -12,8 +12,8 @@ from scepsy.model.workflow import LlmName
 class PlaceRules:
     """What a placement must keep beside the laws; nothing by default."""
 
-    max_gpus: int | None = None
-    """GPUs that may be touched; all when None."""
+    max_gpus: Mapping[GpuTypeName, int] = field(default_factory=dict)
+    """GPUs of a type that may be touched; all where not named."""
     max_together: Mapping[LlmName, int] = field(default_factory=dict)
     """Replicas of an LLM that one node, or rack, may hold at most; any number where not named."""
     by_rack: bool = False

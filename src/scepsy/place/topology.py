@@ -1,6 +1,6 @@
 """A cluster as placement sees it: domains of numbered GPUs, each with some units free."""
 
-from bisect import bisect_left, insort
+from bisect import insort
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from functools import lru_cache
@@ -76,6 +76,7 @@ class Domain:
         self.spans_nodes = len({gpu.node for gpu in domain.gpus}) > 1
         self._by_free: list[list[int]] = [[] for _ in range(units_per_gpu + 1)]
         self._by_free[-1] = list(range(len(domain.gpus)))
+        self._free = [units_per_gpu] * len(domain.gpus)
         self.state: State = (0,) * units_per_gpu + (len(domain.gpus),)
         self.share = 0
         """Units that all replicas on it have; 0 where none sits, or where they may differ."""
@@ -104,21 +105,16 @@ class Domain:
     def take(self, at: Iterable[int], units: int) -> None:
         """Take units of each of these GPUs."""
         for gpu in at:
-            free = next(n for n, gpus in enumerate(self._by_free) if _holds(gpus, gpu))
+            free = self._free[gpu]
             self._by_free[free].remove(gpu)
             insort(self._by_free[free - units], gpu)
+            self._free[gpu] = free - units
         self.state = tuple(len(gpus) for gpus in self._by_free)
 
     def used_units(self) -> Iterator[int]:
         """Units taken of each of its GPUs."""
-        for free, gpus in enumerate(self._by_free):
-            for _ in gpus:
-                yield len(self._by_free) - 1 - free
-
-
-def _holds(gpus: list[int], gpu: int) -> bool:
-    at = bisect_left(gpus, gpu)
-    return at < len(gpus) and gpus[at] == gpu
+        whole = len(self._by_free) - 1
+        return (whole - free for free in self._free)
 
 
 def domains(cluster: Cluster, units_per_gpu: int) -> list[Domain]:

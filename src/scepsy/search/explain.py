@@ -304,7 +304,9 @@ def _meets_slo(problem: Problem, budget_units: int) -> bool:
     slo = problem.request.slo
     return any(
         slo is None or slo_value_s(problem.predict(allocation(llms, choice)), slo) <= slo.bound_s
-        for choice in islice(problem.choices(llms, [budget_units]), _PREDICTED)
+        for choice in islice(
+            problem.choices(llms, [budget_units], problem.worst_per_s(llms)), _PREDICTED
+        )
     )
 
 

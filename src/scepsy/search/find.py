@@ -21,6 +21,8 @@ from scepsy.search.problem import Problem, slo_value_s
 _GPUS_PACKED = 4_000
 """GPUs over all allocations packed: packing takes longer on a larger cluster, so fewer are."""
 _LEAST_PACKED = 2
+_GPUS_WALKED = 20_000
+"""GPUs over all allocations looked at in order of cost, of which most are seen not to fit."""
 _MOST_PREDICTED = 64
 """Allocations that can be placed, best first, of which one must meet the SLO."""
 _HELD_BACK = 4
@@ -75,9 +77,10 @@ class _Tries:
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
         self._llms = problem.options()
+        self._per_s = problem.worst_per_s(self._llms)
         self._bound_s: float | None = None
         self._seen: set[Allocation] = set()
-        self._packs_left = max(_LEAST_PACKED, _GPUS_PACKED // problem.gpus)
+        self._packs_left = max(_LEAST_PACKED, _GPUS_PACKED // max(1, problem.gpus))
         self.tried = 0
         self.unplaced: Unplaced | None = None
 
@@ -92,14 +95,15 @@ class _Tries:
             placement=placement,
             prediction=prediction,
             objective_s=problem.objective_s(prediction),
-            bound_s=self._bound_s,
+            bound_s=None if problem.wants_parts else self._bound_s,
             passed_over=self.tried - 1,
         )
 
     def placed(self) -> Iterator[tuple[Allocation, Placement]]:
         """Allocations that can be placed: in order of cost while packing is quick, then others."""
-        most = self._problem.request.max_candidates
-        for choice in islice(self._problem.choices(self._llms, self._problem.budgets), most):
+        walked = max(_LEAST_PACKED, _GPUS_WALKED // max(1, self._problem.gpus))
+        most = min(self._problem.request.max_candidates, walked)
+        for choice in islice(self._choices(self._llms, self._problem.budgets), most):
             if self._packs_left <= 0:
                 break
             if (done := self._try(self._llms, choice)) is not None:
@@ -125,6 +129,9 @@ class _Tries:
             return None
         self._seen.add(groups)
         return groups, placement
+
+    def _choices(self, llms: Sequence[Options], budgets: Sequence[int]) -> Iterator[Choice]:
+        return self._problem.choices(llms, budgets, self._per_s)
 
     def _objective_s(self, groups: Allocation) -> float:
         return self._problem.objective_s(self._problem.predict(groups))
@@ -159,7 +166,7 @@ class _Tries:
     ) -> list[tuple[Choice, Allocation, Placement]]:
         budgets = [int(units * (1 - held)) for units in self._problem.budgets]
         found = []
-        for choice in islice(self._problem.choices(llms, budgets), _HELD_BACK):
+        for choice in islice(self._choices(llms, budgets), _HELD_BACK):
             if _gpus_for(llms, choice) <= self._problem.gpus:
                 groups = allocation(llms, choice)
                 placement = self._pack(groups)

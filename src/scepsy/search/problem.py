@@ -72,6 +72,8 @@ class Problem:
     rooms: tuple[Room, ...]
     """By GPU type."""
     surfaces: Surfaces
+    most_gpus: Mapping[GpuTypeName, int]
+    """GPUs of each type that may be touched."""
 
     @property
     def room(self) -> Room:
@@ -86,7 +88,7 @@ class Problem:
     @property
     def gpus(self) -> int:
         """GPUs that may be touched."""
-        return len(self.cluster.gpus) - self.request.limits.free_gpus
+        return sum(self.most_gpus.values())
 
     @property
     def loads(self) -> tuple[LlmLoad, ...]:
@@ -116,9 +118,10 @@ class Problem:
         )
 
     def within(self, gpus: Sequence[int]) -> "Problem":
-        """The same problem with at most so many GPUs of each type."""
+        """The same problem with at most so many GPUs for each room."""
         return replace(
             self,
+            most_gpus={room.gpu_type: n for room, n in zip(self.rooms, gpus, strict=True)},
             rooms=tuple(
                 replace(room, budget_units=min(room.budget_units, n * room.units_per_gpu))
                 for room, n in zip(self.rooms, gpus, strict=True)
@@ -142,11 +145,19 @@ class Problem:
         """Whether the workflows' latencies are looked at one by one."""
         return len(self.workflows) > 1 and self.request.objective is Objective.MAX_MIN
 
-    def choices(self, llms: Sequence[Options], budgets: Sequence[int]) -> Iterator[Choice]:
-        """Choices within budgets, by rising objective."""
+    def choices(
+        self, llms: Sequence[Options], budgets: Sequence[int], per_s: Floats
+    ) -> Iterator[Choice]:
+        """Choices within budgets, by rising objective.
+
+        Args:
+            llms: the options of each LLM, or some of them.
+            budgets: units of each room.
+            per_s: ``worst_per_s`` of all options.
+        """
         if not self.wants_parts:
             return choices(llms, budgets)
-        return fair_choices(llms, budgets, self.gaps_s, self.worst_per_s(llms))
+        return fair_choices(llms, budgets, self.gaps_s, per_s)
 
     @property
     def gaps_s(self) -> Floats:
@@ -155,6 +166,8 @@ class Problem:
 
     def worst_per_s(self, llms: Sequence[Options]) -> Floats:
         """(workflows,) what a second of each counts under max-min: weight / least latency."""
+        if not self.wants_parts:
+            return np.zeros(0)
         least_s = self.gaps_s + sum((o.parts_s.min(axis=1) if len(o) else np.inf) for o in llms)
         per_s: Floats = np.array(self.weights) * len(self.weights) / least_s
         return per_s
@@ -179,7 +192,7 @@ class Problem:
                 for group in groups.groups
             }
         return PlaceRules(
-            max_gpus=self.gpus if limits.free_gpus else None,
+            max_gpus=self.most_gpus,
             max_together=together,
             by_rack=limits.survive is Scope.RACK,
             equal_shares=limits.target is Target.K8S_MPS_EQUAL,
@@ -226,13 +239,15 @@ def problem(request: PlanRequest, surfaces: Surfaces | None = None) -> Problem:
         if name not in llms:
             raise UnknownNameError("LLM", name, llms)
     cluster = _open_cluster(request)
+    rooms = _rooms(request, cluster)
     return Problem(
         request,
         cluster,
         tuple(RatedWorkflow(recorded[name], rates[name]) for name in sorted(rates)),
         tuple(weight / sum(raw) for weight in raw),
-        _rooms(request, cluster),
+        rooms,
         surfaces or Surfaces(request.profiles),
+        {room.gpu_type: room.budget_units // room.units_per_gpu for room in rooms},
     )
 
 
