@@ -7,7 +7,8 @@
 line for each row: its ``id``, and either ``ttft_ms`` and ``tpot_ms`` or ``failed``, why not.
 
 It gets the most favourable reading of each row: parallelism as the row gives it and, where that
-fails, as the row's id names it; of the prompt budgets that it sweeps itself, the one with the
+fails, the other ways to spread it over the GPUs; then attention in BF16 where it has no data in
+FP8; of the prompt budgets that it sweeps itself, the one with the
 highest throughput, as its own search does. The wheel has operator data of one engine version each
 (``current``), whatever version was measured.
 """
@@ -19,6 +20,7 @@ import json
 import logging
 import sys
 from functools import cache
+from itertools import product
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -54,9 +56,9 @@ def main() -> None:
 def answer(row: dict[str, str]) -> dict[str, object]:
     """The estimate at the first reading of the row's parallelism that the wheel accepts."""
     reasons = []
-    for shape in shapes(row):
+    for attention, shape in product((None, "bfloat16"), shapes(row)):
         try:
-            return estimate(row, shape)
+            return estimate(row, shape, attention)
         # The wheel raises dozens of kinds for "no data"; each is kept as the row's reason.
         except Exception as exc:  # noqa: BLE001
             reasons.append(f"{type(exc).__name__}: {exc}"[:200])
@@ -75,7 +77,9 @@ def shapes(row: dict[str, str]) -> list[tuple[int, int, int, int]]:
     return [*literal, *spread, (tp, 1, tp, 1)]
 
 
-def estimate(row: dict[str, str], shape: tuple[int, int, int, int]) -> dict[str, object]:
+def estimate(
+    row: dict[str, str], shape: tuple[int, int, int, int], attention: str | None
+) -> dict[str, object]:
     isl, osl, batch = int(row["isl"]), int(row["osl"]), int(row["batch_size"])
     if shape[1] == 1:
         batch *= max(int(row["attention_dp_size"] or 1), 1)
@@ -86,6 +90,7 @@ def estimate(row: dict[str, str], shape: tuple[int, int, int, int]) -> dict[str,
         shape,
         row["gemm_quant_mode"] or None,
         row["moe_quant_mode"] or None,
+        attention,
     )
     best: dict[str, Any] | None = None
     for context in sorted({isl, 2 * isl, *range(isl, MAX_CONTEXT_TOKENS + 1, isl)}):
@@ -107,6 +112,7 @@ def engine(
     shape: tuple[int, int, int, int],
     gemm: str | None,
     moe: str | None,
+    attention: str | None,
 ) -> tuple[Any, Any, Any]:
     """Backend, data and model; a backend each, as it remembers answers by their lengths alone."""
     database = get_database(system, backend, "current")
@@ -114,7 +120,14 @@ def engine(
         raise LookupError(f"no data of {backend} on {system}")
     tp, dp, moe_tp, moe_ep = shape
     config = config_builders.build_model_config(
-        tp, 1, dp, moe_tp, moe_ep, gemm_quant_mode=gemm, moe_quant_mode=moe
+        tp,
+        1,
+        dp,
+        moe_tp,
+        moe_ep,
+        gemm_quant_mode=gemm,
+        moe_quant_mode=moe,
+        fmha_quant_mode=attention,
     )
     return get_backend(backend), database, models.get_model(name, config, backend)
 
