@@ -150,7 +150,7 @@ def _warnings(found: "WorkflowDemand") -> Iterator[str]:
             more = max(1, known.executions_needed - executions)
             yield (
                 f"warning: {stage.stage}: n l / p is known to "
-                f"±{known.busy_s.error_fraction:.1%} only; about {more} more executions would settle it"
+                f"±{known.busy_s.error_fraction:.1%}; about {more} more executions would settle it"
             )
 
 

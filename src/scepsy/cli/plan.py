@@ -10,7 +10,7 @@ from scepsy.cli.output import JsonOption, progress, say
 from scepsy.errors import InputError
 
 if TYPE_CHECKING:
-    from scepsy.model.plan import WorkflowRate, WorkflowWeight
+    from scepsy.model.plan import Plan, WorkflowRate, WorkflowWeight
     from scepsy.traces.demand import WorkflowDemand
     from scepsy.traces.store import SqliteTraceStore
 
@@ -43,6 +43,13 @@ def plan(
     gpu_shares: Annotated[
         int, typer.Option(min=1, help="A GPU is divided into so many shares; 1: whole GPUs only.")
     ] = 10,
+    predictor: Annotated[
+        str,
+        typer.Option(
+            help="Whose figures the plan carries: `pipeline`, which the search also optimises, or "
+            "`critical-path`, which re-times the recorded executions on the plan found."
+        ),
+    ] = "pipeline",
     as_json: JsonOption = False,
 ) -> None:
     """Plan replicas, tensor parallelism and GPU fractions for workflows at their rates.
@@ -58,6 +65,7 @@ def plan(
     from scepsy.files.cluster_file import load_cluster
     from scepsy.files.plan_file import dump_plan, save_plan
     from scepsy.model.slo import parse_slo
+    from scepsy.predict.predictor import predicted_by
     from scepsy.profiles.catalog import find_gpu_type
     from scepsy.profiles.store import load_profiles
     from scepsy.search.plan import make_plan
@@ -81,6 +89,8 @@ def plan(
             units_per_gpu=gpu_shares,
         )
     )
+    made = predicted_by(predictor, made, demands, curves)
+    _warn_if_missed(made)
     if as_json:
         typer.echo(dump_plan(made).decode(), nl=False)
     else:
@@ -88,6 +98,21 @@ def plan(
     if output is not None:
         save_plan(output, made)
         say(f"wrote {output}")
+
+
+def _warn_if_missed(made: "Plan") -> None:
+    """Say so where the figures of another predictor than the search's miss the SLO."""
+    from scepsy.search.problem import slo_value_s
+    from scepsy.units import format_duration
+
+    if (
+        made.slo is not None
+        and (value_s := slo_value_s(made.prediction, made.slo)) > made.slo.bound_s
+    ):
+        say(
+            f"warning: by {made.prediction.predictor} the plan misses the SLO {made.slo}: "
+            f"{made.slo.statistic} is {format_duration(value_s)}"
+        )
 
 
 def parse_rates(texts: Sequence[str], store: "SqliteTraceStore") -> tuple["WorkflowRate", ...]:

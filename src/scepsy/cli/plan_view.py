@@ -166,7 +166,7 @@ def _print_workflows(plan: Plan) -> None:
             (
                 str(workflow.workflow),
                 f"{workflow.rate_per_s:.3g}/s",
-                format_duration(workflow.execution_s_mean),
+                _with_error(workflow.execution_s_mean, workflow.error_fraction),
                 format_duration(workflow.execution_s_p50),
                 format_duration(workflow.execution_s_p95),
                 format_duration(workflow.execution_s_p99),
@@ -178,9 +178,17 @@ def _print_workflows(plan: Plan) -> None:
     )
 
 
+def _with_error(mean_s: float, error_fraction: float | None) -> str:
+    text = format_duration(mean_s)
+    return text if error_fraction is None else f"{text} ±{error_fraction:.0%}"
+
+
 def _remarks(plan: Plan) -> Iterator[str]:
     if plan.slo is not None:
-        yield f"SLO met: {plan.slo}"
+        values_s = [
+            getattr(w, f"execution_s_{plan.slo.statistic}") for w in plan.prediction.workflows
+        ]
+        yield f"SLO {'met' if max(values_s) <= plan.slo.bound_s else 'MISSED'}: {plan.slo}"
     if plan.passed_over and plan.objective_s is not None and plan.bound_s is not None:
         less = 1 - plan.bound_s / plan.objective_s
         yield (

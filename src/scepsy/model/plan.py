@@ -117,8 +117,11 @@ class StagePrediction:
     call_s: float
     """Mean latency of one call."""
     contribution_s: float
-    """Part of the mean execution latency: calls x latency / fan-out."""
+    """Part of the mean execution latency: calls x latency / fan-out, or on the critical path."""
     provenance: Provenance
+    error_fraction: float | None = None
+    """The true contribution is thought to lie within this part of it to either side, nine times
+    out of ten; None where nobody said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +145,8 @@ class WorkflowPrediction:
     bottleneck_alone: LlmName
     """The LLM that saturates first with no other workflow beside it."""
     stages: tuple[StagePrediction, ...]
+    error_fraction: float | None = None
+    """Of the mean execution latency, as a stage's."""
 
 
 @dataclass(frozen=True, slots=True)

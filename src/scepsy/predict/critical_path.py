@@ -15,6 +15,7 @@ from scepsy.errors import MissingError
 from scepsy.model.plan import Allocation, Prediction, WorkflowPrediction
 from scepsy.model.workflow import Stage
 from scepsy.predict import pipeline
+from scepsy.predict.attainment import Attainment, attainment
 from scepsy.predict.load_noise import (
     STATES_Z,
     LlmActivity,
@@ -78,25 +79,68 @@ def call_latencies_s(table: CallTable, times: Sequence[CallTimes]) -> Floats:
     return latencies_s
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Retimed:
+    """A workflow's recorded executions as they would be on an allocation."""
+
+    base: WorkflowPrediction
+    """By the pipeline."""
+    executions_s: Floats
+    """(executions, loads) latency of each, at equally likely loads; one load where none differ."""
+    parts_s: Floats
+    """(stages,) mean part of the critical path, in the order of the demand's stages."""
+
+    @property
+    def prediction(self) -> WorkflowPrediction:
+        """The figures."""
+        mean_s = float(self.executions_s.mean())
+        if not np.isfinite(mean_s):
+            return self.base
+        p50, p95, p99 = np.quantile(self.executions_s, (0.5, 0.95, 0.99))
+        return replace(
+            self.base,
+            execution_s_mean=mean_s,
+            execution_s_p50=float(p50),
+            execution_s_p95=float(p95),
+            execution_s_p99=float(p99),
+            gap_s_mean=max(0.0, mean_s - float(self.parts_s.sum())),
+            stages=tuple(
+                replace(stage, contribution_s=float(part_s))
+                for stage, part_s in zip(self.base.stages, self.parts_s, strict=True)
+            ),
+        )
+
+    def attainment(self, bound_s: float) -> Attainment:
+        """Executions that end within a bound."""
+        return attainment(self.executions_s, bound_s, self.base.rate_per_s)
+
+
 def predict(
     workflows: Sequence[RatedWorkflow], allocation: Allocation, profiles: ProfileSet
 ) -> Prediction:
     """What an allocation gives to workflows at their rates; loads and capacities as the pipeline.
 
     Raises:
+        MissingError: as ``retime``.
+    """
+    retimed = retime(workflows, allocation, profiles)
+    return Prediction(PREDICTOR, tuple(each.prediction for each in retimed))
+
+
+def retime(
+    workflows: Sequence[RatedWorkflow], allocation: Allocation, profiles: ProfileSet
+) -> tuple[Retimed, ...]:
+    """The recorded executions of each workflow on an allocation; infinite if an LLM saturates.
+
+    Raises:
         MissingError: a stage has no profile on its LLM's group, its load is far outside what was
             profiled, or a workflow's demand does not hold its calls.
     """
     base = pipeline.predict(workflows, allocation, profiles)
-    if any(stage.utilization >= 1 for each in base.workflows for stage in each.stages):
-        return replace(base, predictor=PREDICTOR)  # a queue without bound hides all else
     loads = _loads(base, allocation, profiles)
-    return Prediction(
-        PREDICTOR,
-        tuple(
-            _retimed(workflow.demand, predicted, loads)
-            for workflow, predicted in zip(workflows, base.workflows, strict=True)
-        ),
+    return tuple(
+        _retimed(workflow.demand, predicted, loads)
+        for workflow, predicted in zip(workflows, base.workflows, strict=True)
     )
 
 
@@ -113,9 +157,12 @@ def _loads(
     base: Prediction, allocation: Allocation, profiles: ProfileSet
 ) -> Mapping[Stage, _StageLoad]:
     found: dict[Stage, _StageLoad] = {}
-    llms = {stage.stage.llm for workflow in base.workflows for stage in workflow.stages}
-    activities = {llm: activity(llm, base.workflows) for llm in sorted(llms)}
-    for stage in (stage for workflow in base.workflows for stage in workflow.stages):
+    steady = [each for each in base.workflows if np.isfinite(each.execution_s_mean)]
+    activities = {
+        llm: activity(llm, steady)
+        for llm in sorted({stage.stage.llm for workflow in steady for stage in workflow.stages})
+    }
+    for stage in (stage for workflow in steady for stage in workflow.stages):
         group = allocation.group(stage.stage.llm)
         curve = profiles.curve(
             stage.stage, group.gpu_type, group.tensor_parallel, group.gpu_fraction, group.replicas
@@ -132,33 +179,22 @@ def _loads(
 
 def _retimed(
     demand: WorkflowDemand, base: WorkflowPrediction, loads: Mapping[Stage, _StageLoad]
-) -> WorkflowPrediction:
+) -> Retimed:
     table = demand.calls
     if table is None:
         raise MissingError(
             f"workflow `{demand.workflow}` has no recorded calls to re-time",
             hint="take its demand from a trace store, or predict with `pipeline`",
         )
+    if not np.isfinite(base.execution_s_mean):  # an LLM saturates: its queue has no bound
+        parts_s = np.array([stage.contribution_s for stage in base.stages])
+        return Retimed(base, np.full((1, 1), np.inf), parts_s)
     own = [loads[stage.stage] for stage in demand.stages]
     call_s = call_latencies_s(table, [load.times for load in own])
     critical = table.critical_calls(call_s)
     parts_s = table.stage_sums(np.where(critical, call_s, 0.0), len(own))
-    # (executions, states): each recorded execution at each of the loads that it may meet
     executions_s = table.executions_s(_at_loads(table, call_s, parts_s, own))
-    mean_s = float(executions_s.mean())
-    p50, p95, p99 = np.quantile(executions_s, (0.5, 0.95, 0.99))
-    return replace(
-        base,
-        execution_s_mean=mean_s,
-        execution_s_p50=float(p50),
-        execution_s_p95=float(p95),
-        execution_s_p99=float(p99),
-        gap_s_mean=max(0.0, mean_s - float(parts_s.mean(axis=0).sum())),
-        stages=tuple(
-            replace(stage, contribution_s=float(part_s))
-            for stage, part_s in zip(base.stages, parts_s.mean(axis=0), strict=True)
-        ),
-    )
+    return Retimed(base, executions_s, parts_s.mean(axis=0))
 
 
 def _at_loads(

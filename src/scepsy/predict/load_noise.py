@@ -51,6 +51,8 @@ def elasticity(curve: ProfileCurve, utilization: float) -> float:
     """
     low, high = max(0.0, utilization - _STEP), min(0.999, utilization + _STEP)
     here_s = curve.latency_s(utilization)
+    if here_s <= 0:
+        return 0.0
     growth = (curve.latency_s(high) - curve.latency_s(low)) / (high - low) * utilization / here_s
     return min(_MAX_ELASTICITY, growth / (1 + growth))
 
@@ -66,6 +68,8 @@ def load_spread(
         execution_s: (executions,) how long each lasts.
         busy_s: (executions,) how long each uses the LLM.
     """
+    if activity.active <= 0:
+        return np.zeros_like(execution_s)  # nothing ever runs there long enough to be met
     slow_s = activity.execution_s / (1 - elastic)
     fast_s = activity.call_s / (1 - elastic)
     slow = _averaged(execution_s / slow_s) / activity.executions
@@ -99,5 +103,5 @@ def activity(llm: LlmName, workflows: Sequence[WorkflowPrediction]) -> LlmActivi
         executions=executions,
         active=active,
         execution_s=executions / rate_per_s,
-        call_s=weighted_s / active,
+        call_s=weighted_s / active if active > 0 else 0.0,
     )
