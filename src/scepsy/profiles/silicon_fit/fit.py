@@ -22,7 +22,7 @@ from scepsy.profiles.silicon_fit.closed_loop import (
     work_of,
 )
 from scepsy.profiles.silicon_fit.configuration import Configuration, Measured
-from scepsy.profiles.silicon_fit.kernel import Kernel, places_of
+from scepsy.profiles.silicon_fit.kernel import Kernel, Places, places_of
 from scepsy.profiles.silicon_fit.kernels import TPOT_KERNEL, TTFT_KERNEL
 from scepsy.profiles.silicon_fit.residual import Residual, fit_residual
 from scepsy.profiles.silicon_fit.surface import POINTS, Surface, rising_surface
@@ -132,13 +132,36 @@ class SiliconModel:
                 for calls, taken, given in POINTS
             ]
             work = work_of(points)
-            places = places_of(points, work, self.loop)
+            places = self._known_places(points)
             tokens = np.array([float(c.output_tokens - 1) for c in points])
             self._surfaces[replica] = rising_surface(
                 np.log(self.loop.ttft_s(work)) + self.ttft.mean(places),
                 np.log(self.loop.tpot_s(work) * tokens) + self.tpot.mean(places),
             )
         return self._surfaces[replica]
+
+    def _known_places(self, points: Sequence[Configuration]) -> Places:
+        """Where the residual of points is read: beyond what was measured, at its edge.
+
+        So physics alone goes on from there; a residual of few measurements does not.
+        """
+        replica = points[0]
+        known = [m.configuration for m in self.measured if m.configuration.llm == replica.llm]
+        known = [c for c in known if c.engine == replica.engine] or known
+        (calls, taken, given) = (
+            (min(map(of, known)), max(map(of, known)))
+            for of in (_concurrency, _input_tokens, _output_tokens)
+        )
+        inside = [
+            replace(
+                c,
+                concurrency=min(max(c.concurrency, calls[0]), calls[1]),
+                input_tokens=min(max(c.input_tokens, taken[0]), taken[1]),
+                output_tokens=min(max(c.output_tokens, given[0]), given[1]),
+            )
+            for c in points
+        ]
+        return places_of(inside, work_of(inside), self.loop)
 
     def _missing(self, wanted: Configuration) -> str | None:
         """What lies more than REACH beyond all that was measured, if anything does."""
