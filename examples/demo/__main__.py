@@ -44,9 +44,12 @@ CLUSTERS = {16: (2, 8), 4: (1, 4)}
 console = Console(highlight=False)
 
 
+_BEGAN_S = time.monotonic()
+
+
 def heading(text: str) -> None:
-    """Start a step of the demo."""
-    console.print(f"\n[bold]== {text}[/]")
+    """Start a step of the demo, and say how long the steps before took."""
+    console.print(f"\n[bold]== {text}[/] [dim]({time.monotonic() - _BEGAN_S:.0f} s)[/]")
 
 
 def scepsy(*arguments: str) -> None:
@@ -194,7 +197,6 @@ def write_report(
 
 def run(settings: DemoSettings) -> bool:
     """The whole demo; gives whether every promise was kept."""
-    began_s = time.monotonic()
     heading("Recording two workflows through the gateway, on three emulated engines")
     record_workflows(settings)
     plan_clusters(settings)
@@ -205,7 +207,7 @@ def run(settings: DemoSettings) -> bool:
     comparisons, bottlenecks = compare(settings, expectation, measured)
     show(comparisons, bottlenecks)
     path = write_report(settings, expectation, comparisons, bottlenecks)
-    console.print(f"report: {path}   ({time.monotonic() - began_s:.0f} s)")
+    console.print(f"report: {path}   ({time.monotonic() - _BEGAN_S:.0f} s)")
     verdicts = [each.is_kept for each in comparisons] + [each.is_kept for each in bottlenecks]
     return False not in verdicts
 
