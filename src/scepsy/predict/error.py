@@ -31,7 +31,7 @@ CURVE_ERROR = {
 Measured: what two runs of one benchmark differ by. Simulated: step times predicted from operator
 measurements are within 4 to 17 % of measured ones where engine versions match. Assumed: the model
 of GPU shares is off by up to 21 % on the GPU it was fitted to, and was fitted to another. The
-others are set between. They err towards wide; ``scepsy calibrate`` narrows them.
+others are set between. They err towards wide.
 """
 _Z90 = 1.644854
 _Z95 = 1.959964
