@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
-from scepsy.model.cluster import Cluster, GpuTypeName
+from scepsy.model.cluster import Cluster, GpuId, GpuTypeName
 from scepsy.model.execution import ReplicaName
 from scepsy.model.plan import Allocation, PlacedReplica, Placement
 from scepsy.model.workflow import LlmName
@@ -94,7 +94,8 @@ def pack(
             break
     if best is None:
         return max(failed, key=lambda unplaced: unplaced.placed)
-    return _placement(allocation, best, rules)
+    placed = {group.llm: list(best.gpus(group.llm)) for group in groups}
+    return deal_names(allocation, rules.kept, placed)
 
 
 def _bounds(groups: Sequence[Group], units_per_gpu: int) -> dict[GpuTypeName, int]:
@@ -138,17 +139,27 @@ def _attempts(
             ordered = [stuck, *(group for group in ordered if group is not stuck)]
 
 
-def _placement(allocation: Allocation, attempt: Attempt, rules: PlaceRules) -> Placement:
-    """The outcome: replicas that stay keep their names, the others take the free ones."""
+def deal_names(
+    allocation: Allocation,
+    kept: Sequence[PlacedReplica],
+    fresh: Mapping[LlmName, Sequence[tuple[GpuId, ...]]],
+) -> Placement:
+    """A placement of named replicas: those that stay keep their names, the others get free ones.
+
+    Args:
+        allocation: what is placed.
+        kept: replicas that stay where they are.
+        fresh: the GPUs of each other replica, by LLM.
+    """
     placed: list[PlacedReplica] = []
     for group in allocation.groups:
-        kept = [replica for replica in rules.kept if replica.llm == group.llm]
-        names = _names(group.llm, {replica.name for replica in kept})
-        fresh = [
+        stays = [replica for replica in kept if replica.llm == group.llm]
+        names = _names(group.llm, {replica.name for replica in stays})
+        new = [
             PlacedReplica(next(names), group.llm, gpus, group.gpu_fraction)
-            for gpus in attempt.gpus(group.llm)
+            for gpus in fresh.get(group.llm, [])
         ]
-        placed += sorted(kept + fresh, key=lambda replica: (len(replica.name), replica.name))
+        placed += sorted(stays + new, key=lambda replica: (len(replica.name), replica.name))
     return Placement(tuple(placed))
 
 

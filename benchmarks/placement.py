@@ -1,0 +1,148 @@
+"""How near the placement heuristic comes to what constraint programming proves.
+
+300 random clusters of up to 64 GPUs, with allocations that fill them to some degree. Counted: how
+often the heuristic finds no placement where there is one, how often it touches as few GPUs as is
+proven to be possible, and by how many it is off. And seconds to place on 10,000 GPUs.
+"""
+
+import random
+from collections import Counter
+from time import perf_counter
+
+from benchmarks.host import report
+from scepsy.model.cluster import (
+    Cluster,
+    DomainName,
+    Gpu,
+    GpuId,
+    GpuType,
+    GpuTypeName,
+    NodeName,
+    RackName,
+    regular_cluster,
+)
+from scepsy.model.plan import Allocation, Placement, ReplicaGroup
+from scepsy.model.workflow import LlmName
+from scepsy.place.exact import place_exactly
+from scepsy.place.pack import pack
+
+SEED, CLUSTERS, LIMIT_S, REPEATS = 7, 300, 20.0, 3
+TYPES = tuple(GpuType(name=GpuTypeName(name), memory_bytes=1) for name in ("a", "b"))
+FORMS = ((1, 1), (2, 1), (2, 2), (4, 2), (4, 4), (8, 2), (8, 4), (8, 8))
+"""GPUs of a node and of its NVLink domains."""
+
+
+def a_cluster(rng: random.Random) -> Cluster:
+    """Nodes of one or two forms and types, at times joined by rack-scale NVLink."""
+    gpus: list[Gpu] = []
+    most = rng.choice([4, 8, 16, 32, 64])
+    types = TYPES[: rng.choice([1, 1, 2])]
+    forms = {kind.name: rng.choice(FORMS) for kind in types}
+    joined = rng.random() < 0.15
+    node = 0
+    while True:
+        kind = rng.choice(types).name
+        size, domain = forms[kind]
+        if len(gpus) + size > most:
+            break
+        gpus += [
+            Gpu(
+                id=GpuId(f"node-{node}/gpu-{n}"),
+                type=kind,
+                node=NodeName(f"node-{node}"),
+                domain=DomainName(
+                    f"rack-{node // 4}-{kind}" if joined else f"{node}/{n // domain}"
+                ),
+                rack=RackName(f"rack-{node // 4}"),
+            )
+            for n in range(size)
+        ]
+        node += 1
+    if not gpus:
+        return regular_cluster(TYPES[0], nodes=1, gpus_per_node=4)
+    return Cluster(tuple(gpus), TYPES)
+
+
+def an_allocation(rng: random.Random, cluster: Cluster) -> Allocation:
+    """Groups at random while they fit in sum, up to a part of all units."""
+    sizes = Counter(gpu.type for gpu in cluster.gpus)
+    left = {kind: int(n * 10 * rng.uniform(0.4, 1.0)) for kind, n in sizes.items()}
+    widest = {kind: max(len(d.gpus) for d in cluster.domains if d.type == kind) for kind in sizes}
+    groups: list[ReplicaGroup] = []
+    for number in range(rng.randint(2, 12)):
+        kind = rng.choice(sorted(sizes))
+        degree = rng.choice([t for t in (1, 1, 2, 4, 8) if t <= widest[kind]])
+        units = rng.choice([1, 2, 3, 4, 5, 5, 6, 7, 8, 10, 10])
+        most = left[kind] // (degree * units)
+        if most:
+            replicas = rng.randint(1, min(most, 12))
+            left[kind] -= replicas * degree * units
+            groups.append(
+                ReplicaGroup(
+                    llm=LlmName(f"llm-{number:02}"),
+                    gpu_type=kind,
+                    tensor_parallel=degree,
+                    replicas=replicas,
+                    gpu_fraction=units / 10,
+                )
+            )
+    return Allocation(tuple(groups)) if groups else an_allocation(rng, cluster)
+
+
+def compare() -> dict[str, object]:
+    rng = random.Random(SEED)
+    counts: Counter[str] = Counter()
+    for _ in range(CLUSTERS):
+        cluster = a_cluster(rng)
+        groups = an_allocation(rng, cluster)
+        found = pack(groups, cluster)
+        start = found if isinstance(found, Placement) else None
+        proof = place_exactly(groups, cluster, limit_s=LIMIT_S, start=start)
+        if start is None:
+            counts[
+                "missed" if proof.placement else "infeasible" if proof.infeasible else "open"
+            ] += 1
+            continue
+        counts["placed"] += 1
+        above = len(start.used) - proof.touched_bound
+        counts["at_bound" if above == 0 else "one_above" if above == 1 else "more_above"] += 1
+    return {
+        "clusters": CLUSTERS,
+        "placed": counts["placed"],
+        "proven_infeasible": counts["infeasible"],
+        "undecided": counts["open"],
+        "missed": counts["missed"],
+        "at_bound": counts["at_bound"],
+        "one_above": counts["one_above"],
+        "more_above": counts["more_above"],
+    }
+
+
+def large_s() -> float:
+    """Seconds to place 200 LLMs on 10,000 GPUs, the median of some runs."""
+    rng = random.Random(SEED)
+    cluster = regular_cluster(TYPES[0], nodes=1250, gpus_per_node=8)
+    groups = []
+    for number in range(200):
+        degree, units = rng.choice([1, 2, 4, 8]), rng.choice([2, 3, 5, 7, 10])
+        replicas = 48 * 10 // (degree * units)
+        groups.append(
+            ReplicaGroup(
+                llm=LlmName(f"llm-{number:03}"),
+                gpu_type=TYPES[0].name,
+                tensor_parallel=degree,
+                replicas=max(1, replicas),
+                gpu_fraction=units / 10,
+            )
+        )
+    times = []
+    for _ in range(REPEATS):
+        start = perf_counter()
+        assert isinstance(pack(Allocation(tuple(groups)), cluster), Placement)
+        times.append(perf_counter() - start)
+    return sorted(times)[REPEATS // 2]
+
+
+if __name__ == "__main__":
+    large = round(large_s(), 2)
+    report("placement", repeats=REPEATS, seed=SEED, place_10000_gpus_s=large, **compare())

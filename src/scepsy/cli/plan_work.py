@@ -1,0 +1,179 @@
+"""What ``scepsy plan`` does with a request: search, prove, compare, explain, print and write."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import typer
+
+from scepsy.cli.output import print_json, progress, say
+from scepsy.cli.plan_more_view import (
+    print_best,
+    print_change,
+    print_frontier,
+    print_why,
+    proof_line,
+)
+from scepsy.cli.plan_view import print_plan
+from scepsy.errors import InputError
+from scepsy.files.plan_file import dump_plan, load_plan, save_plan
+from scepsy.model.plan import Plan
+from scepsy.place.exact import Proof, place_exactly
+from scepsy.search.goals import Goal
+from scepsy.search.plan import best_plans, plan_for
+from scepsy.search.problem import PlanRequest, Problem, problem, slo_value_s
+from scepsy.search.rank import COMPARED, PREDICTOR, ranked
+from scepsy.search.replan import Change, change_to, replan, stayable
+from scepsy.search.sweep import frontier
+from scepsy.search.why import Why, why
+from scepsy.units import format_duration
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is wanted beside a plan."""
+
+    goal: Goal
+    best: int
+    why: bool
+    points: int
+    """Of the frontier; 0 for none."""
+    picture: Path | None
+    prove_s: float | None
+    """Time for each goal of the proof; None for none."""
+    running: Path | None
+    tolerance: float
+    predictor: str
+    output: Path | None
+    as_json: bool
+
+    def __post_init__(self) -> None:
+        if self.goal is not Goal.LATENCY and (self.best > 1 or self.running or self.points):
+            raise InputError(
+                f"`--goal {self.goal}` has one best plan",
+                hint="leave out `--best`, `--from` and `--frontier`",
+            )
+        if self.picture is not None and not self.points:
+            raise InputError("`--picture` draws the frontier", hint="add `--frontier`")
+
+
+def run(request: PlanRequest, wanted: Wanted) -> None:
+    """Plan, and print and write what is wanted.
+
+    Raises:
+        InputError: the request contradicts itself, or a file cannot be read or written.
+        InfeasibleError: there is no plan.
+    """
+    asked = problem(request)
+    if wanted.points:
+        _frontier(asked, wanted)
+        return
+    running = None if wanted.running is None else load_plan(wanted.running)
+    change: Change | None = None
+    if running is not None:
+        change = replan(asked, running, wanted.tolerance)
+        plans = [change.plan]
+    elif wanted.goal is not Goal.LATENCY:
+        plans = [plan_for(asked, wanted.goal)]
+    else:
+        most = wanted.best if wanted.predictor == PREDICTOR else max(wanted.best, COMPARED)
+        plans = best_plans(asked, most)
+    plans = ranked(asked, plans, wanted.predictor)[: wanted.best]
+    proof: Proof | None = None
+    if wanted.prove_s is not None:
+        plans[0], proof = _proven(asked, plans[0], running, wanted.prove_s)
+    if running is not None:
+        change = change_to(plans[0], running)
+    _tell(plans, change, proof, why(asked, plans[0]) if wanted.why else None, wanted)
+    if wanted.output is not None:
+        save_plan(wanted.output, plans[0])
+        say(f"wrote {wanted.output}")
+
+
+def _proven(asked: Problem, plan: Plan, running: Plan | None, limit_s: float) -> tuple[Plan, Proof]:
+    """The plan with the better of its placement and the proof's."""
+    stay = () if running is None else stayable(asked, plan.allocation, running)
+    with progress("proving the placement"):
+        proof = place_exactly(
+            plan.allocation,
+            asked.cluster,
+            limit_s=limit_s,
+            units_per_gpu=asked.room.units_per_gpu,
+            rules=asked.place_rules(plan.allocation),
+            stay=stay,
+            start=plan.placement,
+        )
+    if proof.placement is None:
+        return plan, proof
+    if running is None:
+        better = len(proof.placement.used) < len(plan.placement.used)
+    else:
+        before = change_to(plan, running).stay
+        better = change_to(replace(plan, placement=proof.placement), running).stay > before
+    return (replace(plan, placement=proof.placement) if better else plan), proof
+
+
+def _tell(
+    plans: Sequence[Plan],
+    change: Change | None,
+    proof: Proof | None,
+    explained: Why | None,
+    wanted: Wanted,
+) -> None:
+    best = plans[0]
+    _warn_if_missed(best)
+    if proof is not None:
+        say(proof_line(best, proof))
+    if wanted.as_json:
+        extra = {
+            "best": plans if wanted.best > 1 else None,
+            "steps": change.steps if change else None,
+            "why": explained,
+            "proof": proof,
+        }
+        if any(extra.values()):
+            print_json({"plan": best, **{key: value for key, value in extra.items() if value}})
+        else:
+            typer.echo(dump_plan(best).decode(), nl=False)
+        return
+    print_plan(best)
+    if wanted.best > 1:
+        print_best(plans)
+    if explained is not None:
+        print_why(best, explained)
+    if change is not None:
+        print_change(change)
+
+
+def _frontier(asked: Problem, wanted: Wanted) -> None:
+    with progress("planning at each rate", total=wanted.points) as advance:
+        points = frontier(asked, wanted.points, advance)
+    if wanted.as_json:
+        print_json(points)
+    else:
+        print_frontier(points)
+    if wanted.picture is not None:
+        from scepsy.report.frontier import draw_frontier
+
+        first = points[0].plan.rates[0].workflow
+        draw_frontier(
+            wanted.picture,
+            first,
+            [
+                (p.plan.rates[0].rate_per_s, p.objective_s, len(p.plan.placement.used))
+                for p in points
+            ],
+        )
+        say(f"wrote {wanted.picture}")
+
+
+def _warn_if_missed(made: Plan) -> None:
+    """Say so where the figures of another predictor than the search's miss the SLO."""
+    if (
+        made.slo is not None
+        and (value_s := slo_value_s(made.prediction, made.slo)) > made.slo.bound_s
+    ):
+        say(
+            f"warning: by {made.prediction.predictor} the plan misses the SLO {made.slo}: "
+            f"{made.slo.statistic} is {format_duration(value_s)}"
+        )
