@@ -31,7 +31,9 @@ from scepsy import __version__
 from scepsy.cli.output import fail, print_table, progress
 from scepsy.errors import ScepsyError
 from scepsy.files.plan_file import load_plan
-from scepsy.model.workflow import WorkflowName
+from scepsy.model.plan import Plan
+from scepsy.model.workflow import Stage, WorkflowName
+from scepsy.profiles.curve import ProfileCurve, ProfileSet
 from scepsy.profiles.store import load_profiles
 from scepsy.report.comparison import BottleneckComparison, Comparison
 from scepsy.report.page import ReportInput, comparison_row, render_report
@@ -169,12 +171,7 @@ def write_report(
             for execution in islice(traces.executions(WorkflowName(name), with_blocks=False), 6)
         )
     plans = tuple(load_plan(settings.path(f"plan-{gpus}.json")) for gpus in CLUSTERS)
-    shapes = {(g.llm, g.tensor_parallel) for plan in plans for g in plan.allocation.groups}
-    curves = tuple(
-        c
-        for c in expectation.profiles.curves
-        if (c.key.stage.llm, c.key.tensor_parallel) in shapes and c.key.replicas == 1
-    )
+    curves = _drawn(expectation.profiles, plans)
     path = settings.path("report.html")
     report = ReportInput(
         title="Scepsy: from recording to served plan",
@@ -193,6 +190,17 @@ def write_report(
     )
     path.write_text(render_report(report), encoding="utf-8")
     return path
+
+
+def _drawn(profiles: ProfileSet, plans: Sequence[Plan]) -> tuple[ProfileCurve, ...]:
+    """For each stage and planned degree the curves of the least and the largest fraction."""
+    planned = {(g.llm, g.tensor_parallel) for plan in plans for g in plan.allocation.groups}
+    found: dict[tuple[Stage, int], list[ProfileCurve]] = {}
+    for curve in sorted(profiles.curves, key=lambda curve: curve.key):
+        key = curve.key
+        if key.replicas == 1 and (key.stage.llm, key.tensor_parallel) in planned:
+            found.setdefault((key.stage, key.tensor_parallel), []).append(curve)
+    return tuple(curve for curves in found.values() for curve in (curves[0], curves[-1]))
 
 
 def run(settings: DemoSettings) -> bool:

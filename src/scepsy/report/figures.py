@@ -79,7 +79,10 @@ def timelines(executions: Sequence[Execution], colours: Colours) -> str:
                     )
         axes.set_xlim(0, max(e.execution_s for e in executions) * 1.02)
         axes.set_ylim(len(executions) - 0.5, -0.5)
-        axes.set_yticks(range(len(executions)), [str(e.id)[:14] for e in executions])
+        axes.set_yticks(
+            range(len(executions)),
+            [f"…{e.id[-12:]}" if len(e.id) > 13 else e.id for e in executions],
+        )
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("seconds since the execution's first call")
         used = sorted({call.llm for e in executions for call in e.calls})
@@ -171,10 +174,15 @@ def cluster_picture(plan: Plan, colours: Colours) -> str:
                 filled[gpu_id] += fraction
                 colour = colours[replica.llm]
                 axes.add_patch(Rectangle((x, low), 1, fraction, color=colour, linewidth=0))
-                label = f"{replica.name}\n{fraction:.0%}" if fraction > 0.15 else replica.name
-                middle = low + fraction / 2
+                label = f"{replica.name}\n{fraction:.0%}" if fraction > 0.25 else replica.name
                 axes.text(
-                    x + 0.5, middle, label, ha="center", va="center", fontsize=6.5, color="white"
+                    x + 0.5,
+                    low + fraction / 2,
+                    label,
+                    ha="center",
+                    va="center",
+                    fontsize=min(7.0, 110 / len(replica.name)),
+                    color="white",
                 )
         axes.set_xlim(-0.1, widest * 1.15)
         axes.set_ylim(len(nodes) * 1.35, -0.1)
