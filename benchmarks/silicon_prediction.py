@@ -25,6 +25,7 @@ from time import perf_counter
 import numpy as np
 
 from benchmarks.host import report
+from scepsy.errors import MissingError
 from scepsy.profiles.silicon_fit.configuration import Configuration, Measured
 from scepsy.profiles.silicon_fit.fit import Abstained, Estimate, Predicted, fit
 from scepsy.profiles.silicon_fit.kernels import HALF_SEED
@@ -165,7 +166,10 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=FOLDS)
     parser.add_argument("--tables", action="store_true", help="errors by engine, GPU, LLM too")
     options = parser.parse_args()
-    published = load_published(options.measured)
+    try:
+        published = load_published(options.measured)
+    except MissingError as exc:
+        sys.exit(f"{exc}; {exc.hint}")
     measured = distinct(published)
     groups = {m.configuration.group for m in measured}
     outcomes, abstentions, fit_s = held_out(

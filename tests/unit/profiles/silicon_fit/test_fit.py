@@ -7,9 +7,10 @@ import pytest
 
 from scepsy.errors import InputError, UnknownNameError
 from scepsy.model.provenance import Provenance
+from scepsy.profiles.silicon_fit.closed_loop import work_of
 from scepsy.profiles.silicon_fit.configuration import Configuration, Precision
 from scepsy.profiles.silicon_fit.fit import Abstained, Predicted, SiliconModel, fit
-from tests.unit.profiles.silicon_fit.made_up import measured
+from tests.unit.profiles.silicon_fit.made_up import LOOP, measured
 
 LEFT_OUT = ("llama-3.1-70b", "h100", 4)
 ROWS = measured()
@@ -83,6 +84,16 @@ def test_too_far_is_refused_and_says_what_to_measure(
 
     assert isinstance(answer, Abstained)
     assert named in answer.missing
+
+
+def test_beyond_what_was_measured_the_physics_goes_on() -> None:
+    from_eight = [m for m in ROWS if m.configuration.concurrency >= 8]
+    one_call = replace(BASE, gpus=2, engine="sglang", concurrency=4)
+    answer = predicted(fit(from_eight), one_call)
+
+    physics = LOOP.tpot_s(work_of([one_call]))[0]
+    assert answer.tpot_s.value == pytest.approx(1.2 * physics, rel=0.08)
+    assert answer.provenance is Provenance.EXTRAPOLATED
 
 
 def test_where_a_number_comes_from(model: SiliconModel) -> None:
