@@ -10,14 +10,16 @@ show it.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from scepsy.errors import InputError
+from scepsy.errors import InputError, MissingError
 from scepsy.model.cluster import GpuTypeName
 from scepsy.model.plan import Allocation, Prediction
 from scepsy.model.workflow import Stage
 from scepsy.predict import pipeline
 from scepsy.predict.pipeline import RatedWorkflow
 from scepsy.profiles.curve import ProfileCurve, ProfileSet
-from scepsy.traces.demand import StageDemand
+from scepsy.traces.call_table import Floats
+from scepsy.traces.demand import StageDemand, WorkflowDemand
+from scepsy.traces.stability import estimate
 
 MIN_CALLS = 30
 """Served calls of a stage below which nothing is corrected."""
@@ -56,21 +58,29 @@ def corrections(
         profiles: those to be corrected.
 
     Raises:
-        MissingError: a served stage has no profile on what served it.
+        MissingError: a served stage has no profile on what served it, or a demand no calls.
         InputError: at the served rates an LLM is past its predicted capacity, or a stage is off
             by more than a factor of 5.
     """
     prediction = pipeline.predict(served, allocation, profiles)
     found = [
-        _correction(demand, len(workflow.demand.executions), allocation, prediction)
+        _correction(demand, _calls_s(workflow.demand, at), allocation, prediction)
         for workflow in served
-        for demand in workflow.demand.stages
+        for at, demand in enumerate(workflow.demand.stages)
     ]
     return tuple(sorted(found, key=lambda correction: correction.stage))
 
 
+def _calls_s(demand: WorkflowDemand, stage: int) -> Floats:
+    """(calls,) latencies of a stage's served calls."""
+    if demand.calls is None:
+        raise MissingError(f"the demand of {demand.workflow} does not hold its calls")
+    calls_s: Floats = demand.calls.recorded_s[demand.calls.stage == stage]
+    return calls_s
+
+
 def _correction(
-    demand: StageDemand, executions: int, allocation: Allocation, prediction: Prediction
+    demand: StageDemand, calls_s: Floats, allocation: Allocation, prediction: Prediction
 ) -> StageCorrection:
     predicted = next(
         stage
@@ -84,8 +94,8 @@ def _correction(
             hint="the profile's capacity is too low, or the traces are not of this plan: "
             "profile again",
         )
-    calls = round(demand.calls_per_execution * executions)
-    error = demand.stability.busy_s.error_fraction if demand.stability else float("inf")
+    calls = len(calls_s)
+    error = estimate(calls_s.tolist()).error_fraction
     ratio = demand.call_s_mean / predicted.call_s if predicted.call_s > 0 else 1.0
     if not 1 / MAX_FACTOR <= ratio <= MAX_FACTOR and calls >= MIN_CALLS:
         raise InputError(
