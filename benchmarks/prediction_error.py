@@ -24,7 +24,7 @@ from benchmarks.host import report
 from examples.demo.record import record
 from examples.demo.settings import DemoSettings
 from scepsy.model.cluster import GpuTypeName
-from scepsy.model.execution import Execution
+from scepsy.model.execution import Call, Execution, ExecutionId
 from scepsy.model.plan import Allocation, Prediction, ReplicaGroup, WorkflowPrediction, WorkflowRate
 from scepsy.model.workflow import LlmName, Role, WorkflowName
 from scepsy.predict import critical_path, pipeline
@@ -45,6 +45,8 @@ SEED = 1
 DATA = Path(os.environ.get("SCEPSY_DATA", "../shared/data"))
 RECORDED = 40
 """Executions of each example workflow."""
+MAX_PAUSE_S = 60.0
+MAX_STRETCHES = 120
 Groups = Sequence[tuple[str, str, int, float, int]]
 """LLM, GPU type, tensor parallel degree, GPU fraction, replicas."""
 
@@ -155,19 +157,31 @@ def chatdev() -> tuple[Execution, ...]:
 
 
 def coding() -> tuple[Execution, ...]:
-    """Sessions of up to 60 calls and 100,000 tokens; the small LLM is mapped to a small one."""
-    found = [
-        replace(
-            e,
-            calls=tuple(
-                replace(call, llm=LlmName("qwen3-8b" if "haiku" in call.llm else "qwen3-30b-a3b"))
-                for call in e.calls
-            ),
-        )
-        for e in public("claude_code")
-        if len(e.calls) <= 60 and max(call.prompt_tokens for call in e.calls) <= 100_000
-    ]
-    return tuple(found)
+    """Stretches of sessions without a pause of over a minute, in which a person was waited for.
+
+    Of 3 to 40 calls of up to 60,000 tokens; the small LLM is mapped to a small one.
+    """
+    found = [part for session in public("claude_code") for part in stretches(session)]
+    return tuple(
+        part
+        for part in found
+        if 3 <= len(part.calls) <= 40 and max(c.prompt_tokens for c in part.calls) <= 60_000
+    )[:MAX_STRETCHES]
+
+
+def stretches(session: Execution) -> Iterator[Execution]:
+    calls: list[Call] = []
+    end_s = session.start_s
+    for call in session.calls:
+        if calls and call.start_s > end_s + MAX_PAUSE_S:
+            yield Execution(
+                ExecutionId(f"{session.id}@{end_s:.0f}"), session.workflow, tuple(calls)
+            )
+            calls = []
+        llm = LlmName("qwen3-8b" if "haiku" in call.llm else "qwen3-30b-a3b")
+        calls.append(replace(call, llm=llm))
+        end_s = max(end_s, call.end_s)
+    yield Execution(ExecutionId(f"{session.id}@{end_s:.0f}"), session.workflow, tuple(calls))
 
 
 def scenarios(wanted: Sequence[str]) -> Iterator[Scenario]:
@@ -188,7 +202,7 @@ def scenarios(wanted: Sequence[str]) -> Iterator[Scenario]:
             )
     for name, load, groups, profiled, served in (
         ("chatdev", chatdev, CHATDEV_GROUPS, 4_000, 1200),
-        ("coding", coding, CODING_GROUPS, 4_000, 500),
+        ("coding", coding, CODING_GROUPS, 2_000, 300),
     ):
         if (not wanted or name in wanted) and DATA.exists():
             executions = load()
