@@ -200,7 +200,7 @@ def fit(
     ttft_kernel: Kernel = TTFT_KERNEL,
     tpot_kernel: Kernel = TPOT_KERNEL,
 ) -> SiliconModel:
-    """The model of some measurements; about five seconds for 2,500 of them.
+    """The model of some measurements.
 
     Raises:
         InputError: fewer than MIN_MEASURED measurements.
