@@ -159,9 +159,11 @@ def chatdev() -> tuple[Execution, ...]:
 def coding() -> tuple[Execution, ...]:
     """Stretches of sessions without a pause of over a minute, in which a person was waited for.
 
-    Of 3 to 40 calls of up to 60,000 tokens; the small LLM is mapped to a small one.
+    Of 3 to 40 calls of up to 60,000 tokens; the small LLM is mapped to a small one, and stretches
+    that call both come first.
     """
     found = [part for session in public("claude_code") for part in stretches(session)]
+    found.sort(key=lambda part: -len({call.llm for call in part.calls}))
     return tuple(
         part
         for part in found
