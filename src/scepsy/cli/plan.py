@@ -1,7 +1,6 @@
 """``scepsy plan``: which LLM gets how much of which GPU, and what to expect of it."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,17 +58,8 @@ def plan(
     """
     from scepsy.cli.plan_work import Wanted, run
     from scepsy.search.goals import Goal
-    from scepsy.search.problem import Objective
 
-    kept = given.LimitTexts(
-        path=limits,
-        pins=pin or (),
-        min_replicas=min_replicas or (),
-        alone=alone or (),
-        free_gpus=free_gpus,
-        survive=survive,
-        target=target,
-    )
+    kept = given.LimitTexts(limits, pin, min_replicas, alone, free_gpus, survive, target)
     wanted = Wanted(
         goal=given.parse_choice("goal", goal, Goal),
         best=best,
@@ -83,24 +73,12 @@ def plan(
         output=output,
         as_json=as_json,
     )
-    asked = read_request(
-        (traces, profiles, cluster),
-        rates=rate,
-        slo=slo,
-        weights=weight or (),
-        units_per_gpu=gpu_shares,
-    )
-    chosen = given.parse_choice("objective", objective, Objective)
-    run(replace(asked, objective=chosen, limits=given.parse_limits(kept)), wanted)
+    texts = given.RequestTexts(rate, slo, weight, objective, gpu_shares)
+    run(read_request((traces, profiles, cluster), texts, kept), wanted)
 
 
 def read_request(
-    files: tuple[Path, Path, Path],
-    *,
-    rates: Sequence[str],
-    slo: str | None,
-    weights: Sequence[str],
-    units_per_gpu: int,
+    files: tuple[Path, Path, Path], texts: given.RequestTexts, kept: given.LimitTexts
 ) -> "PlanRequest":
     """What to plan for, from (trace store, profiles, cluster file) and the options' texts.
 
@@ -112,24 +90,27 @@ def read_request(
     from scepsy.model.slo import parse_slo
     from scepsy.profiles.catalog import find_gpu_type
     from scepsy.profiles.store import load_profiles
-    from scepsy.search.problem import PlanRequest
+    from scepsy.search.problem import Objective, PlanRequest
     from scepsy.traces.store import SqliteTraceStore
 
     traces, profiles, cluster = files
-    bound = None if slo is None else parse_slo(slo)
+    slo = None if texts.slo is None else parse_slo(texts.slo)
+    limits = given.parse_limits(kept)
     hardware = load_cluster(cluster, find_gpu_type)
     curves = load_profiles(profiles)
     with SqliteTraceStore.open(traces, create=False) as store, progress("reading traces"):
-        wanted = given.parse_rates(rates, store)
-        demands = _demands(wanted, store)
+        rates = given.parse_rates(texts.rates, store)
+        demands = _demands(rates, store)
     return PlanRequest(
         demands=demands,
         profiles=curves,
         cluster=hardware,
-        rates=wanted,
-        slo=bound,
-        weights=given.parse_weights(weights),
-        units_per_gpu=units_per_gpu,
+        rates=rates,
+        slo=slo,
+        weights=given.parse_weights(texts.weights or ()),
+        objective=given.parse_choice("objective", texts.objective, Objective),
+        limits=limits,
+        units_per_gpu=texts.units_per_gpu,
     )
 
 

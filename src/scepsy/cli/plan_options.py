@@ -1,7 +1,7 @@
 """The options of ``scepsy plan``, and what their texts mean."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -128,14 +128,25 @@ PredictorName = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
+class RequestTexts:
+    """What is asked for, as it was given on the command line."""
+
+    rates: Sequence[str]
+    slo: str | None
+    weights: Sequence[str] | None
+    objective: str
+    units_per_gpu: int
+
+
+@dataclass(frozen=True, slots=True)
 class LimitTexts:
-    """The limits as they were given on the command line."""
+    """The limits, as they were given on the command line; None where they were not."""
 
     path: Path | None = None
-    pins: Sequence[str] = ()
-    min_replicas: Sequence[str] = ()
-    alone: Sequence[str] = field(default_factory=tuple)
+    pins: Sequence[str] | None = None
+    min_replicas: Sequence[str] | None = None
+    alone: Sequence[str] | None = None
     free_gpus: int | None = None
     survive: str | None = None
     target: str | None = None
@@ -162,16 +173,17 @@ def parse_limits(texts: LimitTexts) -> "Limits":
         )
         for name, entry in file.llms.items()
     }
-    for text in texts.pins:
+    for text in texts.pins or ():
         _change(llms, text, "pin", "tensor_parallel")
-    for text in texts.min_replicas:
+    for text in texts.min_replicas or ():
         _change(llms, text, "min-replicas", "min_replicas")
-    for name in {*texts.alone} - {"all"}:
+    alone = texts.alone or ()
+    for name in {*alone} - {"all"}:
         llms[LlmName(name)] = _with(llms.get(LlmName(name)), share=False)
     survive = texts.survive or file.survive
     return Limits(
         llms=llms,
-        share=file.share and "all" not in texts.alone,
+        share=file.share and "all" not in alone,
         free_gpus=file.free_gpus if texts.free_gpus is None else texts.free_gpus,
         keep_free=frozenset(map(GpuId, file.keep_free)),
         survive=None if survive is None else parse_survive(survive),

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from scepsy.model.cluster import Cluster, GpuId, GpuTypeName
 from scepsy.model.workflow import LlmName
 from scepsy.place.rules import PlaceRules
-from scepsy.place.topology import Domain, ReplicaShape, State, domains, fit, fraction_units
+from scepsy.place.topology import (
+    Domain,
+    Fit,
+    ReplicaShape,
+    State,
+    domains,
+    fit,
+    fraction_units,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +39,17 @@ class Attempt:
     """One pass. Mutable while it runs."""
 
     def __init__(
-        self, cluster: Cluster, units_per_gpu: int, rules: PlaceRules, *, spread: bool
+        self,
+        cluster: Cluster,
+        units_per_gpu: int,
+        rules: PlaceRules,
+        *,
+        spread: bool,
+        loose: bool = False,
     ) -> None:
         self._rules = rules
         self._spread = spread
+        self._loose = loose
         self._units_per_gpu = units_per_gpu
         self._domains = domains(cluster, units_per_gpu)
         self._kinds: dict[_Kind, dict[int, None]] = {}
@@ -55,14 +70,6 @@ class Attempt:
     def placed(self) -> int:
         """Replicas placed so far."""
         return sum(map(len, self._where.values()))
-
-    @property
-    def touched(self) -> Counter[GpuTypeName]:
-        """GPUs of each type that hold something."""
-        touched: Counter[GpuTypeName] = Counter()
-        for domain in self._domains:
-            touched[domain.type] += sum(units > 0 for units in domain.used_units())
-        return touched
 
     @property
     def quality(self) -> tuple[int, int, int, int]:
@@ -103,6 +110,10 @@ class Attempt:
         """A domain by its number."""
         return self._domains[number]
 
+    def fit(self, state: State, group: Group) -> Fit | None:
+        """How a replica of the group fits a domain in some state."""
+        return fit(state, group.shape, loose=self._loose)
+
     def near(self, group: Group, at: int, number: int) -> tuple[int, int]:
         """Replicas of the group's LLM on the node and the rack of a GPU of a domain."""
         if not self._spread:
@@ -113,7 +124,7 @@ class Attempt:
     def choose(self, group: Group, number: int) -> tuple[int, ...] | None:
         """The GPUs of a domain that a replica would take; None where it may not sit there."""
         domain = self._domains[number]
-        found = fit(domain.state, group.shape)
+        found = self.fit(domain.state, group)
         if found is None:
             return None
         most = self._rules.max_together.get(group.llm)
@@ -124,7 +135,7 @@ class Attempt:
             for at, gpu in enumerate(domain.gpus)
             if self._together[group.llm, self._rules.scope(gpu)] < most
         }
-        return domain.choose_among(group.shape, allowed)
+        return domain.choose_among(group.shape, allowed, loose=self._loose)
 
     def place(self, group: Group, number: int, at: tuple[int, ...]) -> None:
         """Let a replica take the GPUs of a domain."""
@@ -178,7 +189,7 @@ class _Queue:
         self._again: dict[_Score, list[tuple[tuple[int, int], int, int]]] = {}
         by_score: dict[_Score, list[tuple[int, list[int]]]] = {}
         for kind, numbers in attempt.kinds(group):
-            found = fit(kind[2], group.shape)
+            found = attempt.fit(kind[2], group)
             if found is not None:
                 free = sum(units * n for units, n in enumerate(kind[2]))
                 by_score.setdefault((found.opened, found.left), []).append((free, [*numbers]))
@@ -203,7 +214,7 @@ class _Queue:
     def push(self, number: int) -> None:
         """Queue a domain again, after a replica took some of it."""
         at = self._attempt.choose(self._group, number)
-        found = fit(self._attempt.domain(number).state, self._group.shape)
+        found = self._attempt.fit(self._attempt.domain(number).state, self._group)
         if at is None or found is None:
             return
         score = (found.opened, found.left)

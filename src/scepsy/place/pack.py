@@ -8,10 +8,9 @@ domains goes to the one with fewest replicas of the LLM or to the fullest, is tr
 a group that finds no place goes first in another attempt. The best outcome by the goals is kept.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import islice, product
 
 from scepsy.model.cluster import Cluster, GpuId, GpuTypeName
 from scepsy.model.execution import ReplicaName
@@ -25,7 +24,10 @@ from scepsy.place.topology import UNITS_PER_GPU, ReplicaShape, fraction_units
 _MOST_PROMOTED = 4
 """Times that a group which finds no place goes first."""
 _ONE_WILL_DO = 256
-"""GPUs from which on the first attempt that touches few of them is taken."""
+"""GPUs from which on the first attempt that touches as few as can be is taken."""
+_GPUS_TIGHTENED = 1024
+"""GPUs over all numbers of them that a closer placement is looked for on."""
+_NO_BOUND = 1 << 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,35 +77,14 @@ def pack(
         InputError: a group's fraction is not a whole number of units.
     """
     groups = groups_of(allocation, units_per_gpu, rules)
-    bounds = _bounds(groups, units_per_gpu)
-    sizes = Counter(gpu.type for gpu in cluster.gpus)
-    most = {kind: min(n, rules.max_gpus.get(kind, n)) for kind, n in sizes.items()}
-    hopeless = any(n > most.get(kind, 0) for kind, n in bounds.items())
-    best: Attempt | None = None
-    failed: list[Unplaced] = []
-    for attempt, stuck in _attempts(groups, cluster, units_per_gpu, rules):
-        if stuck is not None:
-            failed.append(_unplaced(groups, stuck, attempt.placed, units_per_gpu))
-        elif any(n > most[kind] for kind, n in attempt.touched.items()):
-            failed.append(_too_many(groups, attempt, most, units_per_gpu))
-        elif best is None or attempt.quality < best.quality:
-            best = attempt
-            if best.quality[0] == sum(bounds.values()) and len(cluster.gpus) >= _ONE_WILL_DO:
-                break
-        if hopeless:
-            break
-    if best is None:
-        return max(failed, key=lambda unplaced: unplaced.placed)
-    placed = {group.llm: list(best.gpus(group.llm)) for group in groups}
-    return deal_names(allocation, rules.kept, placed)
-
-
-def _bounds(groups: Sequence[Group], units_per_gpu: int) -> dict[GpuTypeName, int]:
-    """GPUs of each type that are touched at least."""
-    return {
-        kind: least_gpus([(g.shape, g.replicas) for g in groups if g.type == kind], units_per_gpu)
-        for kind in {group.type for group in groups}
-    }
+    where: dict[LlmName, list[tuple[GpuId, ...]]] = {}
+    for kind in sorted({group.type for group in groups}):
+        own = [group for group in groups if group.type == kind]
+        best = _Packing(own, _only(cluster, kind), units_per_gpu, rules).best()
+        if isinstance(best, Unplaced):
+            return best
+        where |= {group.llm: list(best.gpus(group.llm)) for group in own}
+    return deal_names(allocation, rules.kept, where)
 
 
 def groups_of(allocation: Allocation, units_per_gpu: int, rules: PlaceRules) -> list[Group]:
@@ -120,23 +101,88 @@ def groups_of(allocation: Allocation, units_per_gpu: int, rules: PlaceRules) -> 
     ]
 
 
-def _attempts(
-    groups: Sequence[Group], cluster: Cluster, units_per_gpu: int, rules: PlaceRules
-) -> Iterator[tuple[Attempt, Group | None]]:
-    seen: set[tuple[tuple[LlmName, ...], bool]] = set()
-    for order, spread in product(_ORDERS, (True, False)):
-        ordered = sorted(groups, key=order)
+class _Packing:
+    """The attempts to place the groups of one GPU type."""
+
+    def __init__(
+        self, groups: Sequence[Group], cluster: Cluster, units_per_gpu: int, rules: PlaceRules
+    ) -> None:
+        self._groups = groups
+        self._cluster = cluster
+        self._units_per_gpu = units_per_gpu
+        self._kept = tuple(r for r in rules.kept if r.llm in {group.llm for group in groups})
+        self._rules = replace(rules, kept=self._kept)
+        self._bound = least_gpus([(g.shape, g.replicas) for g in groups], units_per_gpu)
+        self._most = min(len(cluster.gpus), rules.max_gpus.get(groups[0].type, _NO_BOUND))
+        self._best: Attempt | None = None
+        self._failed: list[Unplaced] = []
+
+    def best(self) -> Attempt | Unplaced:
+        """The best attempt, or why the one that came furthest failed."""
+        hopeless = self._bound > self._most
+        for order, spread in product(_ORDERS, (True, False)):
+            self._promote(sorted(self._groups, key=order), self._cluster, spread=spread)
+            if hopeless or self._is_good():
+                break
+        if not hopeless and not self._kept:
+            self._tighten()
+        return self._best or max(self._failed, key=lambda unplaced: unplaced.placed)
+
+    def _is_good(self) -> bool:
+        """Whether no attempt touches fewer GPUs, on a cluster where attempts take long."""
+        least = self._best is not None and self._best.quality[0] == self._bound
+        return least and len(self._cluster.gpus) >= _ONE_WILL_DO
+
+    def _tighten(self) -> None:
+        """Look for a place on fewer GPUs: with no more than so many, replicas may lie loosely."""
+        most = self._most + 1 if self._best is None else self._best.quality[0]
+        least = max(self._bound, most - _GPUS_TIGHTENED // len(self._cluster.gpus))
+        for gpus in range(most - 1, least - 1, -1):
+            part = _first(self._cluster, gpus)
+            before = self._best
+            for order, loose in product(_ORDERS, (True, False)):
+                self._promote(sorted(self._groups, key=order), part, spread=False, loose=loose)
+                if self._best is not before:
+                    break
+
+    def _promote(
+        self, ordered: list[Group], cluster: Cluster, *, spread: bool, loose: bool = False
+    ) -> None:
+        """Place in the order given; a group that finds no place goes first the next time."""
+        seen = set()
         for _ in range(_MOST_PROMOTED):
-            tried = tuple(group.llm for group in ordered), spread
-            if tried in seen:
-                break
-            seen.add(tried)
-            attempt = Attempt(cluster, units_per_gpu, rules, spread=spread)
+            attempt = Attempt(cluster, self._units_per_gpu, self._rules, spread=spread, loose=loose)
             stuck = attempt.run(ordered)
-            yield attempt, stuck
             if stuck is None:
-                break
+                self._accept(attempt)
+                return
+            self._failed.append(_unplaced(self._groups, stuck, attempt.placed, self._units_per_gpu))
+            if stuck.llm in seen:
+                return
+            seen.add(stuck.llm)
             ordered = [stuck, *(group for group in ordered if group is not stuck)]
+
+    def _accept(self, attempt: Attempt) -> None:
+        touched = attempt.quality[0]
+        if touched > self._most:
+            self._failed.append(
+                _too_many(self._groups, attempt.placed, touched, self._most, self._units_per_gpu)
+            )
+        elif self._best is None or attempt.quality < self._best.quality:
+            self._best = attempt
+
+
+def _only(cluster: Cluster, kind: GpuTypeName) -> Cluster:
+    """The GPUs of one type."""
+    if len({gpu.type for gpu in cluster.gpus}) == 1:
+        return cluster
+    return Cluster(tuple(gpu for gpu in cluster.gpus if gpu.type == kind), cluster.types)
+
+
+def _first(cluster: Cluster, gpus: int) -> Cluster:
+    """So many GPUs of the largest domains."""
+    ordered = sorted(cluster.domains, key=lambda domain: -len(domain.gpus))
+    return Cluster(tuple(islice((g for d in ordered for g in d.gpus), gpus)), cluster.types)
 
 
 def deal_names(
@@ -183,15 +229,11 @@ def _unplaced(groups: Iterable[Group], stuck: Group, placed: int, units_per_gpu:
 
 
 def _too_many(
-    groups: Sequence[Group], attempt: Attempt, most: Mapping[GpuTypeName, int], units_per_gpu: int
+    groups: Sequence[Group], placed: int, touched: int, most: int, units_per_gpu: int
 ) -> Unplaced:
     widest = max(groups, key=lambda group: group.shape.gpus * group.shape.units)
-    over = ", ".join(
-        f"{n} of {kind}, of which {most[kind]} may be"
-        for kind, n in sorted(attempt.touched.items())
-        if n > most[kind]
-    )
     return replace(
-        _unplaced(groups, widest, attempt.placed - 1, units_per_gpu),
-        because=f"`{widest.llm}` and the others touch {over}",
+        _unplaced(groups, widest, placed - 1, units_per_gpu),
+        because=f"`{widest.llm}` and the others touch {touched} GPUs of {widest.type}, "
+        f"of which {most} may be",
     )

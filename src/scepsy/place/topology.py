@@ -48,14 +48,16 @@ class Fit(NamedTuple):
 
 
 @lru_cache(maxsize=1 << 16)
-def fit(state: State, shape: ReplicaShape) -> Fit | None:
+def fit(state: State, shape: ReplicaShape, *, loose: bool = False) -> Fit | None:
     """The tightest fit of a replica: GPUs with least left over first, untouched ones last.
 
-    None where it does not fit.
+    A loose fit takes the GPUs with most free first, so that replicas of many GPUs do not lie on
+    top of each other. None where it does not fit.
     """
     takes, after = [0] * len(state), list(state)
     wanted, left = shape.gpus, 0
-    for free in range(shape.units, len(state)):
+    levels = range(shape.units, len(state))
+    for free in reversed(levels) if loose else levels:
         n = min(wanted, state[free])
         takes[free] = n
         after[free] -= n
@@ -92,11 +94,14 @@ class Domain:
             at for free, n in enumerate(found.takes) if n for at in self._by_free[free][:n]
         )
 
-    def choose_among(self, shape: ReplicaShape, allowed: Set[int]) -> tuple[int, ...] | None:
-        """The GPUs of the tightest fit on some of them; None where it does not fit there."""
+    def choose_among(
+        self, shape: ReplicaShape, allowed: Set[int], *, loose: bool = False
+    ) -> tuple[int, ...] | None:
+        """The GPUs of a fit on some of them; None where it does not fit there."""
+        levels = range(shape.units, len(self.state))
         fitting = [
             at
-            for free in range(shape.units, len(self.state))
+            for free in (reversed(levels) if loose else levels)
             for at in self._by_free[free]
             if at in allowed
         ]
