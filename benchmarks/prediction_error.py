@@ -159,11 +159,9 @@ def chatdev() -> tuple[Execution, ...]:
 def coding() -> tuple[Execution, ...]:
     """Stretches of sessions without a pause of over a minute, in which a person was waited for.
 
-    Of 3 to 40 calls of up to 60,000 tokens; the small LLM is mapped to a small one, and stretches
-    that call both come first.
+    Of 3 to 40 calls of up to 60,000 tokens; the small LLM is mapped to a small one.
     """
     found = [part for session in public("claude_code") for part in stretches(session)]
-    found.sort(key=lambda part: -len({call.llm for call in part.calls}))
     return tuple(
         part
         for part in found
@@ -189,9 +187,9 @@ def stretches(session: Execution) -> Iterator[Execution]:
 def scenarios(wanted: Sequence[str]) -> Iterator[Scenario]:
     recorded = examples() if not wanted or set(wanted) & {"beam_search", "rag", "both"} else {}
     for name, rates, profiled, served in (
-        ("beam_search", {"beam_search": 1.0}, 12_000, 1200),
+        ("beam_search", {"beam_search": 1.0}, 20_000, 2000),
         ("rag", {"rag_rerank": 1.0}, 12_000, 8000),
-        ("both", {"beam_search": 0.5, "rag_rerank": 1.0}, 12_000, 2400),
+        ("both", {"beam_search": 0.5, "rag_rerank": 1.0}, 20_000, 3000),
     ):
         if recorded and (not wanted or name in wanted):
             yield Scenario(
@@ -203,7 +201,7 @@ def scenarios(wanted: Sequence[str]) -> Iterator[Scenario]:
                 served_executions=served,
             )
     for name, load, groups, profiled, served in (
-        ("chatdev", chatdev, CHATDEV_GROUPS, 4_000, 1200),
+        ("chatdev", chatdev, CHATDEV_GROUPS, 4_000, 760),
         ("coding", coding, CODING_GROUPS, 2_000, 300),
     ):
         if (not wanted or name in wanted) and DATA.exists():

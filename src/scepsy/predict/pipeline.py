@@ -186,5 +186,5 @@ def _fullest(utilizations: Mapping[LlmName, float]) -> LlmName:
 def _quantiles(executions_s: npt.NDArray[np.float64]) -> tuple[float, float, float]:
     if not np.isfinite(executions_s).all():
         return (float("inf"),) * 3  # saturated: the queue, and so the latency, has no bound
-    p50, p95, p99 = np.quantile(executions_s, _QUANTILES)
+    p50, p95, p99 = np.quantile(executions_s, _QUANTILES, method="inverted_cdf")
     return float(p50), float(p95), float(p99)
