@@ -43,6 +43,7 @@ def plan(
     survive: given.Survive = None,
     target: given.TargetName = None,
     gpu_shares: given.GpuShares = 10,
+    tool_limit: given.ToolLimits = None,
     predictor: given.PredictorName = "pipeline",
     output: given.Output = None,
     as_json: JsonOption = False,
@@ -73,7 +74,7 @@ def plan(
         output=output,
         as_json=as_json,
     )
-    texts = given.RequestTexts(rate, slo, weight, objective, gpu_shares)
+    texts = given.RequestTexts(rate, slo, weight, objective, gpu_shares, tool_limit or ())
     run(read_request((traces, profiles, cluster), texts, kept), wanted)
 
 
@@ -86,6 +87,7 @@ def read_request(
         InputError: a text or a file cannot be read as what it must be.
         MissingError: a file is not there.
     """
+    from scepsy.cli.tool_limits import limited
     from scepsy.files.cluster_file import load_cluster
     from scepsy.model.slo import parse_slo
     from scepsy.profiles.catalog import find_gpu_type
@@ -100,7 +102,7 @@ def read_request(
     curves = load_profiles(profiles)
     with SqliteTraceStore.open(traces, create=False) as store, progress("reading traces"):
         rates = given.parse_rates(texts.rates, store)
-        demands = _demands(rates, store)
+        demands = limited(_demands(rates, store), rates, texts.tool_limits)
     return PlanRequest(
         demands=demands,
         profiles=curves,

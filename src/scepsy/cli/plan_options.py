@@ -58,6 +58,14 @@ GpuShares = Annotated[
     int,
     typer.Option(min=1, help="A GPU is divided into so many shares; 1: whole GPUs only."),
 ]
+ToolLimits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tool-limit",
+        help="So many executions at a time may use the tools that follow a stage's calls, as "
+        "`workflow/llm:role=4`; waiting for them is added to what was recorded. Repeatable.",
+    ),
+]
 Best = Annotated[
     int, typer.Option(min=1, help="Compare so many plans of distinct allocations, best first.")
 ]
@@ -137,6 +145,7 @@ class RequestTexts:
     weights: Sequence[str] | None
     objective: str
     units_per_gpu: int
+    tool_limits: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
