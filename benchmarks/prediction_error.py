@@ -7,6 +7,11 @@ plan's shapes, so that the predictor is measured and not the interpolation betwe
 executions arrive at 20 to 80 % of capacity.
 
     python -m benchmarks.prediction_error [scenario ...]
+
+With a folder that `make demo` wrote in place of scenarios, the reference is what
+its plan really served: emulated engines behind the gateway, over HTTP.
+
+    python -m benchmarks.prediction_error demo-out
 """
 
 import asyncio
@@ -23,6 +28,7 @@ import numpy as np
 from benchmarks.host import report
 from examples.demo.record import record
 from examples.demo.settings import DemoSettings
+from scepsy.files.plan_file import load_plan
 from scepsy.model.cluster import GpuTypeName
 from scepsy.model.execution import Call, Execution, ExecutionId
 from scepsy.model.plan import Allocation, Prediction, ReplicaGroup, WorkflowPrediction, WorkflowRate
@@ -225,6 +231,15 @@ def errors(predicted: WorkflowPrediction, served_s: np.ndarray) -> dict[str, flo
     return {name: round(float(told / seen - 1), 4) for name, told, seen in pairs}
 
 
+def compared(
+    predictions: Sequence[Prediction], name: WorkflowName, served_s: np.ndarray
+) -> dict[str, object]:
+    found: dict[str, object] = {
+        p.predictor: errors(p.workflow(name), served_s) for p in predictions
+    }
+    return found | {"mean_s": round(float(served_s.mean()), 3)}
+
+
 def run(scenario: Scenario) -> None:
     began = perf_counter()
     profiles, allocation = scenario.profiles(), scenario.allocation
@@ -255,10 +270,7 @@ def run(scenario: Scenario) -> None:
         served_s += perf_counter() - start
         for name in scenario.executions:
             latencies_s = np.array([r.execution_s for r in runs if r.workflow == name])
-            figures[f"{name}_at_{load:.0%}"] = {
-                prediction.predictor: errors(prediction.workflow(name), latencies_s)
-                for prediction in predictions
-            } | {"mean_s": round(float(latencies_s.mean()), 3)}
+            figures[f"{name}_at_{load:.0%}"] = compared(predictions, name, latencies_s)
     report(
         "prediction_error",
         repeats=1,
@@ -271,6 +283,51 @@ def run(scenario: Scenario) -> None:
     )
 
 
+def run_served(folder: Path) -> None:
+    """One line for each load that a demo's plan was served at, but for those that saturate it."""
+    plan = load_plan(folder / "plan-4.json")
+    with SqliteTraceStore.open(folder / "traces.db", create=False) as store:
+        recorded = {r.workflow: tuple(store.executions(r.workflow)) for r in plan.rates}
+    scenario = Scenario(
+        name=folder.name,
+        executions=recorded,
+        rates={},
+        groups=[
+            (g.llm, g.gpu_type, g.tensor_parallel, g.gpu_fraction, g.replicas)
+            for g in plan.allocation.groups
+        ],
+        profiled_calls=20_000,
+        served_executions=0,
+    )
+    profiles = scenario.profiles()
+    for path in sorted(folder.glob("served-*.db")):
+        if "full" in path.name:
+            continue
+        with SqliteTraceStore.open(path, create=False) as store:
+            served = {name: tuple(store.executions(name)) for name in recorded}
+        served = {name: found for name, found in served.items() if len(found) > 1}
+        rated = [
+            RatedWorkflow(
+                demand(recorded[name]),
+                WorkflowRate(name, (len(found) - 1) / (found[-1].start_s - found[0].start_s)),
+            )
+            for name, found in served.items()
+        ]
+        predictions = [
+            each.predict(rated, plan.allocation, profiles) for each in (critical_path, pipeline)
+        ]
+        figures = {
+            f"{name}_at_{predictions[0].workflow(name).stages[0].utilization:.0%}": compared(
+                predictions, name, np.array([each.execution_s for each in found])
+            )
+            for name, found in served.items()
+        }
+        report("prediction_error", repeats=1, seed=0, scenario=path.stem, **figures)
+
+
 if __name__ == "__main__":
-    for one in scenarios(sys.argv[1:]):
-        run(one)
+    if len(sys.argv) == 2 and Path(sys.argv[1]).is_dir():
+        run_served(Path(sys.argv[1]))
+    else:
+        for one in scenarios(sys.argv[1:]):
+            run(one)
