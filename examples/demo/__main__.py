@@ -4,19 +4,12 @@ python -m examples.demo --out demo-out --seed 0
 """
 
 import argparse
-import os
-import platform
-import shlex
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 
 import typer
 import uvloop
-from rich.console import Console
 
 from examples.demo.compare import (
     Expectation,
@@ -25,45 +18,21 @@ from examples.demo.compare import (
     served_executions,
 )
 from examples.demo.record import record
+from examples.demo.report import some_executions, write_report
 from examples.demo.serve import SERVED_GPUS, Measured, measure
 from examples.demo.settings import DemoSettings
-from scepsy import __version__
-from scepsy.cli.output import fail, print_table, progress
+from examples.demo.talk import console, elapsed_s, heading, scepsy, show
+from scepsy.cli.output import fail, progress
 from scepsy.errors import ScepsyError
 from scepsy.files.plan_file import load_plan
-from scepsy.model.plan import Plan
-from scepsy.model.workflow import Stage, WorkflowName
-from scepsy.profiles.curve import ProfileCurve, ProfileSet
+from scepsy.model.workflow import WorkflowName
 from scepsy.profiles.store import load_profiles
 from scepsy.report.comparison import BottleneckComparison, Comparison
-from scepsy.report.page import ReportInput, comparison_row, render_report
 from scepsy.traces.demand import demand
 from scepsy.traces.store import SqliteTraceStore
 
 CLUSTERS = {16: (2, 8), 4: (1, 4)}
 """GPUs of each cluster that is planned for, as nodes x GPUs of a node."""
-
-console = Console(highlight=False)
-
-
-_BEGAN_S = time.monotonic()
-
-
-def heading(text: str) -> None:
-    """Start a step of the demo, and say how long the steps before took."""
-    console.print(f"\n[bold]== {text}[/] [dim]({time.monotonic() - _BEGAN_S:.0f} s)[/]")
-
-
-def scepsy(*arguments: str) -> None:
-    """Run a command of Scepsy as a user would, and show it.
-
-    Raises:
-        SystemExit: it failed; it has said why.
-    """
-    console.print(f"[dim]$ scepsy {shlex.join(arguments)}[/]")
-    done = subprocess.run([sys.executable, "-m", "scepsy", *arguments], check=False)
-    if done.returncode:
-        sys.exit(done.returncode)
 
 
 def record_workflows(settings: DemoSettings) -> None:
@@ -145,62 +114,25 @@ def compare(
     return comparisons, bottlenecks
 
 
-def show(comparisons: Sequence[Comparison], bottlenecks: Sequence[BottleneckComparison]) -> None:
-    """Print the comparison."""
-    header = ("", "condition", "predicted", "measured", "error", "promised", "")
-    print_table("Predicted against measured", header, map(comparison_row, comparisons))
-    for each in bottlenecks:
-        verdict = "kept" if each.is_kept else "missed"
-        console.print(
-            f"bottleneck of {each.workflow}: predicted {each.predicted}, "
-            f"measured {each.measured} ({verdict})"
-        )
-
-
-def write_report(
+def write_page(
     settings: DemoSettings,
     expectation: Expectation,
     comparisons: Sequence[Comparison],
     bottlenecks: Sequence[BottleneckComparison],
 ) -> Path:
     """Step 7: all of it on one page."""
-    with SqliteTraceStore.open(settings.path("traces.db"), create=False) as traces:
-        drawn = tuple(
-            execution
-            for name in settings.rates
-            for execution in islice(traces.executions(WorkflowName(name), with_blocks=False), 6)
-        )
-    plans = tuple(load_plan(settings.path(f"plan-{gpus}.json")) for gpus in CLUSTERS)
-    curves = _drawn(expectation.profiles, plans)
     path = settings.path("report.html")
-    report = ReportInput(
+    write_report(
+        path,
+        expectation,
+        comparisons,
+        bottlenecks,
         title="Scepsy: from recording to served plan",
-        facts=(
-            f"scepsy {__version__}",
-            f"Python {platform.python_version()} on {os.cpu_count()} CPUs ({platform.machine()})",
-            f"seed {settings.seed}",
-            f"emulated {settings.gpu.upper()} engines",
-        ),
-        executions=drawn,
-        demands=expectation.demands,
-        curves=curves,
-        plans=plans,
-        comparisons=tuple(comparisons),
-        bottlenecks=tuple(bottlenecks),
+        facts=(f"seed {settings.seed}", f"emulated {settings.gpu.upper()} engines"),
+        executions=some_executions(settings.path("traces.db"), settings.rates),
+        plans=tuple(load_plan(settings.path(f"plan-{gpus}.json")) for gpus in CLUSTERS),
     )
-    path.write_text(render_report(report), encoding="utf-8")
     return path
-
-
-def _drawn(profiles: ProfileSet, plans: Sequence[Plan]) -> tuple[ProfileCurve, ...]:
-    """For each stage and planned degree the curves of the least and the largest fraction."""
-    planned = {(g.llm, g.tensor_parallel) for plan in plans for g in plan.allocation.groups}
-    found: dict[tuple[Stage, int], list[ProfileCurve]] = {}
-    for curve in sorted(profiles.curves, key=lambda curve: curve.key):
-        key = curve.key
-        if key.replicas == 1 and (key.stage.llm, key.tensor_parallel) in planned:
-            found.setdefault((key.stage, key.tensor_parallel), []).append(curve)
-    return tuple(curve for curves in found.values() for curve in (curves[0], curves[-1]))
 
 
 def run(settings: DemoSettings) -> bool:
@@ -214,8 +146,8 @@ def run(settings: DemoSettings) -> bool:
         measured = uvloop.run(measure(settings, expectation, advance))
     comparisons, bottlenecks = compare(settings, expectation, measured)
     show(comparisons, bottlenecks)
-    path = write_report(settings, expectation, comparisons, bottlenecks)
-    console.print(f"report: {path}   ({time.monotonic() - _BEGAN_S:.0f} s)")
+    path = write_page(settings, expectation, comparisons, bottlenecks)
+    console.print(f"report: {path}   ({elapsed_s():.0f} s)")
     verdicts = [each.is_kept for each in comparisons] + [each.is_kept for each in bottlenecks]
     return False not in verdicts
 

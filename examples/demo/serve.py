@@ -77,7 +77,7 @@ async def _offered(
         rates,
         label=label,
         warm_up_s=max(workflow.execution_s_p95 for workflow in predicted),
-        window_s=max(settings.measured_executions[name] / rates[name] for name in rates),
+        window_s=max(settings.offered_executions[name] / rates[name] for name in rates),
     )
 
 
@@ -92,6 +92,6 @@ async def _saturated(
         name,
         # By Little's law; twice as many leave no doubt that all engines are kept busy.
         concurrency=round(2 * rate * full.execution_s_mean),
-        warm_up_s=2 * full.execution_s_mean,
-        window_s=settings.measured_executions[name] / capacity_per_s,
+        warm_up_s=1.5 * full.execution_s_mean,
+        window_s=settings.saturating_executions[name] / capacity_per_s,
     )

@@ -38,19 +38,23 @@ class DemoSettings:
     )
     recorded_executions: int = 80
     """Of each workflow: two passes over the tasks."""
-    recorded_concurrency: int = 16
+    recorded_concurrency: int = 24
     rates: Mapping[str, float] = field(
-        default_factory=lambda: {"beam_search": 0.6, "rag_rerank": 2.0}
+        default_factory=lambda: {"beam_search": 0.7, "rag_rerank": 2.5}
     )
     """Target: executions/s of each workflow."""
     load_fraction: float = 0.6
     """Part of a workflow's capacity at which its latency is compared."""
     full_fraction: float = 0.93
     """Part at which the number of executions in flight is taken that then saturates the plan."""
-    measured_executions: Mapping[str, int] = field(
-        default_factory=lambda: {"beam_search": 80, "rag_rerank": 240}
+    offered_executions: Mapping[str, int] = field(
+        default_factory=lambda: {"beam_search": 60, "rag_rerank": 240}
     )
-    """Executions in each measured window: more where one is short."""
+    """Executions in each window at a rate: more where one is short."""
+    saturating_executions: Mapping[str, int] = field(
+        default_factory=lambda: {"beam_search": 100, "rag_rerank": 320}
+    )
+    """Executions that end in each window at capacity."""
 
     @property
     def workflows(self) -> Mapping[str, ExampleWorkflow]:

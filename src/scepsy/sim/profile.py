@@ -36,8 +36,10 @@ UTILIZATIONS = (0.02, 0.3, 0.55, 0.75, 0.9)
 """Loads of the points: idle, then closer where latency bends."""
 MIN_CALLS = 1000
 """Calls of one point at least."""
-_BACKLOG_CALLS = 16
-"""Calls that wait for each replica when it is kept saturated."""
+_BACKLOG_CALLS = 4
+"""Calls that wait for each replica when it is kept saturated: enough to leave no place in a batch
+empty. More would only bring in more executions, whose prompts push each other out of the cache;
+a system that is offered no more than its capacity does not do that to itself."""
 _WARM_UP_CYCLES = 3
 """Times from a call's release to its end, in the mean, before anything is counted."""
 _TURNOVERS = 2
