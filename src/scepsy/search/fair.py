@@ -2,7 +2,9 @@
 
 The weighted sum of what the workflows fare, for any weights that add up to 1, is at most what the
 worst fares. So choices are met by a weighted sum, whose best weights are looked for first, and
-each is handed on as soon as no choice still to come can be better.
+each is handed on as soon as no choice still to come can be better. What all workflows fare on
+average counts a thousandth of that, so that of choices alike for the worst the others' best is
+taken.
 """
 
 import heapq
@@ -16,14 +18,16 @@ from scepsy.search.frontier import Options
 from scepsy.search.prices import best_prices
 
 _ROUNDS = 40
-_MOST_HELD = 20_000
+OTHERS = 1e-3
+"""What the mean over workflows counts beside the worst."""
+_MOST_HELD = 2_000
 """Choices held back at most until the best of them is taken, proven or not."""
 
 
 def fair_choices(
     llms: Sequence[Options], budgets: Sequence[int], gaps_s: Floats, per_s: Floats
 ) -> Iterator[Choice]:
-    """Distinct choices by what the worst workflow fares; that is their cost.
+    """Distinct choices by what the worst workflow fares, and a little the mean: their cost.
 
     Args:
         llms: the options of each LLM, with each workflow's part.
@@ -33,7 +37,7 @@ def fair_choices(
     """
     if not all(len(options) for options in llms):
         return
-    weights = _best_weights(llms, budgets, gaps_s, per_s)
+    weights = _best_weights(llms, budgets, gaps_s, per_s) + OTHERS / len(per_s)
     fixed = float(weights @ (per_s * gaps_s))
     held: list[tuple[float, tuple[int, ...], Choice]] = []
     for choice in choices(_weighted(llms, weights * per_s), budgets):
@@ -46,9 +50,10 @@ def fair_choices(
 
 
 def worst_of(llms: Sequence[Options], choice: Choice, gaps_s: Floats, per_s: Floats) -> float:
-    """What the workflow fares that fares worst."""
+    """What the workflow fares that fares worst, and a little of what all do."""
     parts_s = sum(o.parts_s[:, at] for o, at in zip(llms, choice.options, strict=True))
-    return float((per_s * (gaps_s + parts_s)).max())
+    fares = per_s * (gaps_s + parts_s)
+    return float(fares.max() + OTHERS * fares.mean())
 
 
 def _weighted(llms: Sequence[Options], per_s: Floats) -> list[Options]:

@@ -165,10 +165,17 @@ class Problem:
         return np.array([np.mean([e.gap_s for e in w.demand.executions]) for w in self.workflows])
 
     def worst_per_s(self, llms: Sequence[Options]) -> Floats:
-        """(workflows,) what a second of each counts under max-min: weight / least latency."""
+        """(workflows,) what a second of each counts under max-min: weight / least latency.
+
+        The least is what it has where the others get no more than they need.
+        """
         if not self.wants_parts:
             return np.zeros(0)
-        least_s = self.gaps_s + sum((o.parts_s.min(axis=1) if len(o) else np.inf) for o in llms)
+        least_s = self.gaps_s
+        for n in range(len(self.workflows)):
+            alone = [options.costing(options.parts_s[n]) for options in llms]
+            best = next(choices(alone, self.budgets), None)
+            least_s[n] += np.inf if best is None else best.cost_s
         per_s: Floats = np.array(self.weights) * len(self.weights) / least_s
         return per_s
 
