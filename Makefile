@@ -23,8 +23,8 @@ help:            ## list the targets
 demo: $(READY)            ## record, plan and serve two workflows on emulated GPUs; writes demo-out/
 	@$(BIN)/python -m examples.demo
 
-demo-real: $(READY) $(MODEL)            ## the same on a real model (SmolLM2-135M, on the CPU)
-	@$(BIN)/python -m examples.demo --real
+demo-real: $(READY) $(MODEL)            ## the same on a real model (SmolLM2-135M, on the CPU); writes demo-out/real/
+	@$(BIN)/python -m examples.demo_real
 
 test: $(READY)            ## unit, property, golden and integration tests; coverage of the pure rings
 	@$(PYTEST) -m "not slow" --cov --cov-report=

@@ -42,6 +42,7 @@ def engine(
     slots: Annotated[int, typer.Option(help="With --real: calls in the batch at most.")] = 4,
     context: Annotated[int, typer.Option(help="With --real: tokens of a call at most.")] = 4096,
     threads: Annotated[int, typer.Option(help="With --real: threads; 1 on busy cores.")] = 1,
+    batch_tokens: Annotated[int, typer.Option(help="With --real: computed at once.")] = 512,
     embeddings: Annotated[bool, typer.Option(help="With --real: serve embeddings too.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -61,7 +62,8 @@ def engine(
 
         llama = LlamaConfig(
             model=real, name=served_model_name or model, host=host, port=port, slots=slots,
-            context_tokens=context, threads=threads, embeddings=embeddings,
+            context_tokens=context, threads=threads, batch_tokens=batch_tokens,
+            embeddings=embeddings,
         )  # fmt: skip
         serve_llama(llama, lambda url: _announce(url, llama.served_name, as_json=as_json))
         return

@@ -53,12 +53,14 @@ class LlamaConfig:
     """Prompt and answer of one call at most. KV for all slots is held from the start."""
     threads: int = 1
     """More than one pays only on idle cores: on busy ones they wait for each other."""
+    batch_tokens: int = 512
+    """Prompt tokens computed at once: with few of them prompts take longer."""
     embeddings: bool = False
     """Serve ``/v1/embeddings`` too: the mean over a text's tokens."""
 
     def __post_init__(self) -> None:
-        if min(self.slots, self.context_tokens, self.threads) < 1:
-            raise InputError("slots, context and threads must be >= 1")
+        if min(self.slots, self.context_tokens, self.threads, self.batch_tokens) < 1:
+            raise InputError("slots, context, threads and batch tokens must be >= 1")
         if not 0 <= self.port < 65536:
             raise InputError(f"port {self.port} is not in [0, 65535]")
 
@@ -211,6 +213,7 @@ def _listen(config: LlamaConfig) -> Any:
     params.port = config.port
     params.n_parallel = config.slots
     params.n_ctx = config.slots * config.context_tokens
+    params.n_ubatch = config.batch_tokens
     params.kv_unified = False  # each slot keeps its context, whatever the others hold
     params.n_gpu_layers = 0
     params.fit_params = False  # fits to GPU memory, which is not used

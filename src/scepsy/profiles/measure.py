@@ -34,7 +34,7 @@ from scepsy.profiles.workload import (
 
 UTILIZATIONS = (0.05, 0.3, 0.55, 0.75, 0.9)
 """Loads of the points."""
-_INFLIGHT_CALLS = (32, 64, 128, 256, 512)
+INFLIGHT_CALLS = (32, 64, 128, 256, 512)
 """Calls kept in flight per replica while looking for the capacity, rising."""
 _GROWTH = 1.03
 """Throughput must grow by this with twice the calls in flight, or it is the capacity."""
@@ -99,6 +99,7 @@ async def measure_stage(
     seed: int,
     min_calls: int = 400,
     utilizations: Sequence[float] = UTILIZATIONS,
+    inflight: Sequence[int] = INFLIGHT_CALLS,
     progress: Callable[[], None] = lambda: None,
 ) -> ProfileCurve:
     """The stage's curve as a live engine serves it.
@@ -110,17 +111,19 @@ async def measure_stage(
         seed: decides the order of executions and their gaps.
         min_calls: calls of one point at least.
         utilizations: loads of the points, in (0, 1).
+        inflight: calls kept in flight per replica to find the capacity, rising.
         progress: called once for the capacity and once for each point.
 
     Raises:
         EngineError: the engine cannot be reached, or refused a call.
     """
     arrivals = poisson_arrivals(workload, min_calls=min_calls, seed=seed)
-    connector = aiohttp.TCPConnector(limit=0)
+    # A connection of its own for each call: some engines close idle ones in silence.
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)
     timeout = aiohttp.ClientTimeout(total=None, connect=10)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
         replay = _LiveReplay(engine, session, arrivals, workload)
-        capacity_per_s, latency_s = await replay.saturate(key.replicas)
+        capacity_per_s, latency_s = await replay.saturate(key.replicas, inflight)
         progress()
         points: list[ProfilePoint] = []
         latency_s = min(latency_s, workload.recorded_s_mean or latency_s)
@@ -193,11 +196,11 @@ class _LiveReplay:
                 await self._change()
         return served
 
-    async def saturate(self, replicas: int) -> tuple[float, float]:
+    async def saturate(self, replicas: int, levels: Sequence[int]) -> tuple[float, float]:
         """Most calls/s of all replicas together, and the mean latency (s) there."""
         best_per_s = latency_s = 0.0
         async with self._phase():
-            for inflight in (replicas * calls for calls in _INFLIGHT_CALLS):
+            for inflight in (replicas * calls for calls in levels):
                 await self._keep(inflight, calls=inflight)
                 while self._ended_segments * 2 < self._arrived:  # until early and late calls mix
                     await self._keep(inflight, calls=1)

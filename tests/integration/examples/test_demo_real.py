@@ -1,0 +1,55 @@
+"""The demo on real engines, from end to end, on a tiny random model in place of SmolLM2."""
+
+from pathlib import Path
+
+import pytest
+
+from examples.demo_real.__main__ import main, run
+from examples.demo_real.settings import ENGINES, FAST, SLOW, RealSettings
+from scepsy.engines.tiny_model import write_tiny_model
+from scepsy.files.plan_file import load_plan
+from scepsy.model.provenance import Provenance
+from scepsy.profiles.store import load_profiles
+
+pytest.importorskip("xllamacpp", reason="the extra `real` is not installed")
+pytestmark = pytest.mark.real
+
+
+def test_records_profiles_plans_serves_and_compares(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = RealSettings(
+        out=tmp_path / "out",
+        model=write_tiny_model(tmp_path / "tiny.gguf"),
+        recorded_executions=2,
+        profiled_executions=1,
+        profiled_loads=(0.7,),
+        target_executions=4,
+        target_s_max=1.5,
+        saturated_s=1.0,
+        warm_up_s=0.3,
+    )
+
+    run(settings)
+
+    plan = load_plan(settings.path("plan.json"))
+    curves = load_profiles(settings.path("profiles.json")).curves
+    said = capsys.readouterr().out
+    assert {(group.llm, group.gpu_type) for group in plan.allocation.groups} == {
+        (engine.llm, engine.gpu_type) for engine in ENGINES
+    }
+    assert len(curves) == 5
+    assert {curve.provenance for curve in curves} == {Provenance.MEASURED}
+    assert all(curve.capacity_per_s > 0 for curve in curves)
+    assert said.count("throughput") == 4  # of two workflows, at target and saturated
+    assert said.count("mean latency") == said.count("p95 latency") == 2
+    assert said.count("bottleneck of") == 2
+    page = settings.path("report.html").read_text(encoding="utf-8")
+    assert FAST in page
+    assert SLOW in page
+
+
+def test_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([f"--out={tmp_path}", f"--model={tmp_path / 'none.gguf'}"]) == 1
+
+    assert "there is no file" in capsys.readouterr().err
