@@ -207,3 +207,100 @@ def test_an_infeasible_plan_exits_with_1_and_no_traceback(scene: Path) -> None:
     words = " ".join(done.stderr.split())
     assert "`generator` saturates first" in words
     assert "lower the rates to rag=" in words
+
+
+def test_what_surrounds_a_plan_is_printed(scene: Path) -> None:
+    result = plan(scene, *TWO_RATES, "--best", "3", "--why", "--prove")
+
+    assert result.exit_code == 0, result.output
+    printed = " ".join(result.stdout.split())
+    assert "Best plans" in printed
+    assert "+0.00%" in printed
+    assert "With 1 GPU less than it touches: " in printed
+    assert "Why each LLM has its TP" in printed
+    assert "placement: proven, no other touches fewer than 8 GPUs" in " ".join(
+        result.stderr.split()
+    )
+
+
+def test_everything_is_there_as_json(scene: Path) -> None:
+    result = plan(scene, *TWO_RATES, "--best", "2", "--why", "--json")
+
+    shown = orjson.loads(result.stdout)
+    assert set(shown) == {"plan", "best", "why"}
+    assert shown["best"][0] == shown["plan"]
+    assert {a["llm"] for a in shown["why"]["alternatives"]} == {"generator", "verifier"}
+
+
+@pytest.mark.parametrize("ending", [".svg", ".html", ".png"])
+def test_the_frontier_is_a_table_and_a_picture(scene: Path, tmp_path: Path, ending: str) -> None:
+    picture = tmp_path / f"frontier{ending}"
+
+    result = plan(scene, *TWO_RATES, "--frontier", "--picture", str(picture))
+
+    assert result.exit_code == 0, result.output
+    assert "Throughput and latency" in result.stdout
+    drawn = picture.read_bytes()
+    assert drawn.startswith(b"\x89PNG") or b"<svg" in drawn
+
+
+def test_goals_and_limits_reach_the_planner(scene: Path, tmp_path: Path) -> None:
+    limits = tmp_path / "limits.yaml"
+    limits.write_text("llms:\n  generator: {tensor_parallel: 2, share: false}\nfree_gpus: 1\n")
+
+    def planned(*options: str) -> dict[str, object]:
+        result = plan(scene, *TWO_RATES, *options, "--json")
+        assert result.exit_code == 0, result.output
+        made: dict[str, object] = orjson.loads(result.stdout)["plan"]
+        return made
+
+    def groups(made: dict[str, object]) -> dict[str, dict[str, object]]:
+        return {g["llm"]: g for g in made["allocation"]["groups"]}  # type: ignore[index]
+
+    limited = groups(planned("--limits", str(limits)))["generator"]
+    assert (limited["tensor_parallel"], limited["gpu_fraction"]) == (2, 1.0)
+    pinned = groups(
+        planned("--pin", "generator=4", "--alone", "all", "--min-replicas", "verifier=2")
+    )
+    assert pinned["generator"]["tensor_parallel"] == 4
+    assert pinned["verifier"]["replicas"] >= 2  # type: ignore[operator]
+    whole = groups(planned("--target", "whole-gpus", "--survive", "1 node"))
+    assert all(group["gpu_fraction"] == 1 and group["replicas"] >= 2 for group in whole.values())  # type: ignore[operator]
+    fewest = planned("--goal", "gpus", "--slo", "mean <= 60s")
+    used = {gpu for r in fewest["placement"]["replicas"] for gpu in r["gpus"]}  # type: ignore[index]
+    assert len(used) < 8
+    planned("--objective", "max-min")
+
+
+def test_a_running_plan_is_changed_step_by_step(scene: Path, tmp_path: Path) -> None:
+    running = tmp_path / "running.json"
+    plan(scene, *TWO_RATES, "--output", str(running))
+
+    same = plan(scene, *TWO_RATES, "--from", str(running))
+    assert "Steps: none, the running plan stays" in same.stdout
+    other = plan(scene, *TWO_RATES, "--pin", "generator=1", "--from", str(running))
+    assert other.exit_code == 0, other.output
+    assert " stay, " in other.stdout
+    assert "1. " in other.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--goal", "speed"), "there is no such goal"),
+        (("--pin", "generator"), "`--pin generator` is not an LLM and a number"),
+        (("--survive", "2 nodes"), "is not what a plan can survive"),
+        (("--goal", "cost"), "GPU type h100 has no price"),
+        (("--goal", "gpus", "--best", "2"), "has one best plan"),
+        (("--picture", "x.svg"), "draws the frontier"),
+        (("--frontier", "--picture", "x.txt"), "cannot draw to x.txt"),
+    ],
+)
+def test_options_that_contradict_are_errors_of_ours(
+    scene: Path, options: tuple[str, ...], message: str
+) -> None:
+    result = plan(scene, *TWO_RATES, *options)
+
+    assert isinstance(result.exception, InputError)
+    with pytest.raises(InputError, match=message):
+        raise result.exception
