@@ -149,6 +149,22 @@ def test_says_what_it_cannot_serve(model: Path, engine: RunningLlama, tmp_path: 
     assert "--port" in str(caught.value.hint)
 
 
+async def test_computes_a_prompt_in_pieces_of_one_token(model: Path) -> None:
+    with pytest.raises(InputError, match="batch tokens must be >= 1"):
+        LlamaConfig(model=model, batch_tokens=0)
+
+    with start_llama(LlamaConfig(model=model, name="tiny", batch_tokens=1)) as one_by_one:
+        async with (
+            aiohttp.ClientSession() as client,
+            client.post(
+                f"{one_by_one.url}/v1/chat/completions", json=chat("of the one " * 20)
+            ) as response,
+        ):
+            usage = (await response.json())["usage"]
+    assert usage["completion_tokens"] == 8
+    assert usage["prompt_tokens"] > 100
+
+
 def test_same_seed_gives_the_same_model_file(tmp_path: Path) -> None:
     first, again, other = (
         write_tiny_model(tmp_path / f"{n}.gguf", TinyModel(seed=seed)).read_bytes()
