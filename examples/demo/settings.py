@@ -27,7 +27,7 @@ class DemoSettings:
     out: Path
     seed: int = 0
     gpu: str = "h100"
-    speedup: float = 3.0
+    speedup: float = 3.5
     """Of engines, gateway and load, while recording and while measuring. The clients' own time is
     emulated time too, so more would weigh it too much, and more calls/s than two cores carry
     would measure this machine."""
@@ -48,7 +48,7 @@ class DemoSettings:
     full_fraction: float = 0.93
     """Part at which the number of executions in flight is taken that then saturates the plan."""
     offered_executions: Mapping[str, int] = field(
-        default_factory=lambda: {"beam_search": 60, "rag_rerank": 240}
+        default_factory=lambda: {"beam_search": 56, "rag_rerank": 200}
     )
     """Executions in each window at a rate: more where one is short."""
     saturating_executions: Mapping[str, int] = field(
