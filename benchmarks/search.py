@@ -116,7 +116,7 @@ def write_files(folder: Path, request: PlanRequest) -> None:
     save_profiles(folder / "profiles.json", request.profiles)
     nodes = len({gpu.node for gpu in request.cluster.gpus})
     (folder / "cluster.yaml").write_text(f"nodes: [{{gpu: h100, gpus: 8, count: {nodes}}}]\n")
-    calls = []
+    calls: list[Call] = []
     for demand in request.demands:
         now_s = 0.0
         for stage in demand.stages:

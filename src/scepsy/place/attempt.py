@@ -121,6 +121,17 @@ class Attempt:
         gpu = self._domains[number].gpus[at]
         return self._per_node[group.llm, gpu.node], self._per_rack[group.llm, gpu.rack]
 
+    def anchor(self, group: Group, number: int) -> int | None:
+        """A GPU, by number, of those that a replica would take; None where it may not sit there.
+
+        Any GPU of the domain where all are on one node: for what is near, that is enough.
+        """
+        domain = self._domains[number]
+        if domain.spans_nodes or group.llm in self._rules.max_together:
+            at = self.choose(group, number)
+            return None if at is None else at[0]
+        return None if self.fit(domain.state, group) is None else 0
+
     def choose(self, group: Group, number: int) -> tuple[int, ...] | None:
         """The GPUs of a domain that a replica would take; None where it may not sit there."""
         domain = self._domains[number]
@@ -213,43 +224,42 @@ class _Queue:
 
     def push(self, number: int) -> None:
         """Queue a domain again, after a replica took some of it."""
-        at = self._attempt.choose(self._group, number)
+        anchor = self._attempt.anchor(self._group, number)
         found = self._attempt.fit(self._attempt.domain(number).state, self._group)
-        if at is None or found is None:
+        if anchor is None or found is None:
             return
         score = (found.opened, found.left)
         if score not in self._again:
             self._fresh[score], self._again[score] = iter(()), []
             heapq.heappush(self._scores, score)
-        self._enter(score, number, at)
+        self._enter(score, number, self._attempt.near(self._group, anchor, number))
 
-    def _enter(self, score: _Score, number: int, at: tuple[int, ...]) -> None:
-        near = self._attempt.near(self._group, at[0], number)
+    def _enter(self, score: _Score, number: int, near: tuple[int, int]) -> None:
         free = self._attempt.domain(number).free_units
         heapq.heappush(self._again[score], (near, free, number))
 
     def _pop(self, score: _Score) -> tuple[int, tuple[int, ...]] | None:
         again = self._again[score]
         for number in self._fresh[score]:
-            at = self._attempt.choose(self._group, number)
-            if at is None:
+            anchor = self._attempt.anchor(self._group, number)
+            if anchor is None:
                 continue
-            if self._attempt.near(self._group, at[0], number) == (0, 0) and not (
-                again and again[0] < ((0, 0), self._attempt.domain(number).free_units, number)
-            ):
-                return number, at
-            self._enter(score, number, at)
-            if self._attempt.near(self._group, at[0], number) == (0, 0):
+            near = self._attempt.near(self._group, anchor, number)
+            self._enter(score, number, near)
+            if near == (0, 0):
                 break
         while again:
             near, free, number = heapq.heappop(again)
-            at = self._attempt.choose(self._group, number)
-            if at is None:
+            anchor = self._attempt.anchor(self._group, number)
+            if anchor is None:
                 continue
-            now = self._attempt.near(self._group, at[0], number)
-            if now == near:
+            now = self._attempt.near(self._group, anchor, number)
+            if now != near:
+                heapq.heappush(again, (now, free, number))
+                continue
+            at = self._attempt.choose(self._group, number)
+            if at is not None:
                 return number, at
-            heapq.heappush(again, (now, free, number))
         return None
 
 

@@ -79,6 +79,7 @@ class Domain:
         self._by_free: list[list[int]] = [[] for _ in range(units_per_gpu + 1)]
         self._by_free[-1] = list(range(len(domain.gpus)))
         self._free = [units_per_gpu] * len(domain.gpus)
+        self._free_units = units_per_gpu * len(domain.gpus)
         self.state: State = (0,) * units_per_gpu + (len(domain.gpus),)
         self.share = 0
         """Units that all replicas on it have; 0 where none sits, or where they may differ."""
@@ -86,7 +87,7 @@ class Domain:
     @property
     def free_units(self) -> int:
         """Units free on all its GPUs."""
-        return sum(free * n for free, n in enumerate(self.state))
+        return self._free_units
 
     def choose(self, found: Fit) -> tuple[int, ...]:
         """The GPUs of a fit, by number: of those equally free the first."""
@@ -114,7 +115,8 @@ class Domain:
             self._by_free[free].remove(gpu)
             insort(self._by_free[free - units], gpu)
             self._free[gpu] = free - units
-        self.state = tuple(len(gpus) for gpus in self._by_free)
+            self._free_units -= units
+        self.state = tuple(map(len, self._by_free))
 
     def used_units(self) -> Iterator[int]:
         """Units taken of each of its GPUs."""
