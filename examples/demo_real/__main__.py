@@ -83,10 +83,11 @@ def profile_engines(settings: RealSettings) -> None:
     with progress("measuring both engines over HTTP", total=steps) as advance:
         curves = run_to_end(profile(settings, replayed, advance))
     save_profiles(settings.path("profiles.json"), ProfileSet(curves))
+    load = settings.target_load
     for curve in sorted(curves, key=lambda curve: curve.key):
         console.print(
             f"{curve.key.stage!s}: {curve.capacity_per_s:.2f} calls/s on {curve.key.gpu_type}, "
-            f"{curve.latency_s(0.0):.2f} s idle, {curve.latency_s(0.7):.2f} s at 70 % load"
+            f"{curve.latency_s(load):.2f} s at {load:.0%} load"
         )
 
 

@@ -52,9 +52,12 @@ class RealSettings:
     recorded_concurrency: int = 4
     profiled_executions: int = 3
     """Recorded executions of each workflow that profiling replays."""
-    profiled_loads: tuple[float, ...] = (0.3, 0.7)
-    profiled_in_flight: int = 6
+    profiled_loads: tuple[float, ...] = (0.5,)
+    """One load near the target's: every further one would take a minute."""
+    profiled_in_flight: int = 4
     """Calls kept in flight to find an engine's capacity."""
+    saturating_executions: int = 6
+    """Kept in flight to find a workflow's."""
     target_load: float = 0.5
     """Of the capacity, at most: both workflows together at their target rates."""
     target_executions: int = 10

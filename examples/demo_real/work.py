@@ -123,7 +123,7 @@ async def load_plan_served(
             saturated[name] = await saturate(
                 target,
                 name,
-                concurrency=settings.profiled_in_flight,
+                concurrency=settings.saturating_executions,
                 warm_up_s=settings.warm_up_s,
                 window_s=settings.saturated_s,
             )
