@@ -24,7 +24,7 @@ from scepsy.search.reach import fewest_units, largest_factor
 from scepsy.traces.demand import ExecutionDemand, Spread, StageDemand, WorkflowDemand
 
 SPREAD = Spread(mean=1.0, sd=0.0, p5=1.0, p95=1.0)
-BUDGET = {1: 30, 2: 16, 3: 8}
+BUDGET = {1: 20, 2: 12, 3: 7}
 """Units by number of LLMs, so that brute force takes milliseconds."""
 
 seeds = st.integers(0, 2**32 - 1)
@@ -176,7 +176,7 @@ def test_nothing_is_better_than_what_the_search_finds(seed: int) -> None:
         assert within == min((one.units[room.gpu_type] for one in sustained), default=None)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(seeds)
 def test_no_choice_leaves_the_worst_workflow_better_off(seed: int) -> None:
     """Max-min over two workflows: the first two choices are those of brute force."""
@@ -199,7 +199,7 @@ def test_no_choice_leaves_the_worst_workflow_better_off(seed: int) -> None:
     assert found[:1] == pytest.approx(worst_first[:1], rel=1e-9)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(seeds)
 def test_choices_come_in_order_and_none_is_left_out(seed: int) -> None:
     """The first choices are the cheapest of all; what is left out is no better by more replicas."""
@@ -233,7 +233,7 @@ def _fewer(one: Allocation, other: Allocation) -> bool:
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(seeds)
 def test_more_gpus_never_cost_more(seed: int) -> None:
     """The least cost does not rise with any budget."""

@@ -17,7 +17,7 @@ from scepsy.search.exact import Choice, choices
 from scepsy.search.frontier import Options
 from scepsy.search.prices import best_prices
 
-_ROUNDS = 40
+_ROUNDS = 16
 OTHERS = 1e-3
 """What the mean over workflows counts beside the worst."""
 _MOST_HELD = 2_000
