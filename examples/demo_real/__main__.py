@@ -8,6 +8,7 @@ not hundreds, and what is measured scatters. Nothing is promised of the errors.
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -181,6 +182,11 @@ def run(settings: RealSettings) -> None:
         measured = run_to_end(load_plan_served(settings, expectation, advance))
     comparisons, bottlenecks = compare(settings, expectation, measured)
     show(comparisons, bottlenecks)
+    counts = Counter(each.workflow for each in measured.target.within)
+    console.print(
+        "executions that latencies at target are of: "
+        + ", ".join(f"{count} of {name}" for name, count in sorted(counts.items()))
+    )
     console.print(
         "Nothing is promised here: few executions, and engines, gateway and clients share the "
         "cores with all else that runs on this machine."

@@ -62,10 +62,10 @@ class RealSettings:
     """Of the capacity, at most: both workflows together at their target rates."""
     target_executions: int = 10
     """Of each workflow while both run at their target rates, if that takes not too long."""
-    target_s_max: float = 60.0
-    saturated_s: float = 20.0
+    target_s_max: float = 50.0
+    saturated_s: float = 15.0
     """For which each workflow alone saturates the plan."""
-    warm_up_s: float = 8.0
+    warm_up_s: float = 6.0
     workflows: Mapping[str, ExampleWorkflow] = field(
         default_factory=lambda: {each.name: each for each in small_workflows()}
     )
