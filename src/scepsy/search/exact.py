@@ -126,13 +126,16 @@ class _Walk:
         if tables is None:
             return
         serial = count()
-        heap: list[tuple[float, int, _Branch, int]] = []
+        heap: list[tuple[int, int, int, _Branch, int]] = []
+        grain_s = max(abs(prices.bound_s), self._gap_s) * _TOLERANCE or _TOLERANCE
 
         def push(branch: _Branch, rank: int) -> None:
             if rank < len(branch.order):
                 bound_s = float(branch.bounds_s[branch.order[rank]])
                 if bound_s <= limit_s * (1 + _TOLERANCE) and bound_s < np.inf:
-                    heapq.heappush(heap, (bound_s, next(serial), branch, rank))
+                    # of bounds that differ by rounding only, the most complete branch goes first
+                    alike = round(bound_s / grain_s)
+                    heapq.heappush(heap, (alike, -len(branch.chosen), next(serial), branch, rank))
 
         totals, roots_s = _totals(tables[0])
         push(
@@ -142,7 +145,7 @@ class _Walk:
             0,
         )
         while heap:
-            _, _, branch, rank = heapq.heappop(heap)
+            *_, branch, rank = heapq.heappop(heap)
             push(branch, rank + 1)
             at = int(branch.order[rank])
             if not len(branch.left):  # the root: its branches are the totals
