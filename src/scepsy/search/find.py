@@ -26,7 +26,8 @@ _GPUS_WALKED = 20_000
 _MOST_PREDICTED = 64
 """Allocations that can be placed, best first, of which one must meet the SLO."""
 _HELD_BACK = 4
-"""Allocations tried for each number of units held back."""
+"""Allocations tried for each number of units held back; one on many GPUs."""
+_MANY = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,7 @@ class _Tries:
         while not found and high < gpus:
             low, high, step = high, min(gpus, high + step), step * 2
             found = self._within(llms, high / gpus)
-        while found and high - low > max(1, gpus // 256):
+        while found and high - low > max(1, gpus // 128):
             middle = (low + high) // 2
             if better := self._within(llms, middle / gpus):
                 found, high = better, middle
@@ -166,7 +167,9 @@ class _Tries:
     ) -> list[tuple[Choice, Allocation, Placement]]:
         budgets = [int(units * (1 - held)) for units in self._problem.budgets]
         found = []
-        for choice in islice(self._choices(llms, budgets), _HELD_BACK):
+        for choice in islice(
+            self._choices(llms, budgets), _HELD_BACK if self._problem.gpus <= _MANY else 1
+        ):
             if _gpus_for(llms, choice) <= self._problem.gpus:
                 groups = allocation(llms, choice)
                 placement = self._pack(groups)
