@@ -101,11 +101,18 @@ async def test_measured_over_http_agrees_with_the_engine_model() -> None:
 
 @pytest.mark.parametrize("endpoint", [Endpoint.EMBEDDING, Endpoint.RERANK])
 async def test_calls_without_answers_are_measured_at_their_own_endpoint(endpoint: Endpoint) -> None:
-    server = await start_engine(EngineServerConfig(llm="m", speedup=10, spec=SPEC))
-    engine = LiveEngine(url=server.url, model="m", clock=ScaledClock(10))
+    # Slower than elsewhere: a call takes 30 ms of the engine's time, and must not drown in ours.
+    server = await start_engine(EngineServerConfig(llm="m", speedup=3, spec=SPEC))
+    engine = LiveEngine(url=server.url, model="m", clock=ScaledClock(3))
     try:
         curve = await measure_stage(
-            workload(endpoint), KEY, engine, seed=1, min_calls=40, utilizations=(0.3,)
+            workload(endpoint),
+            KEY,
+            engine,
+            seed=1,
+            min_calls=40,
+            utilizations=(0.3,),
+            inflight=(8,),
         )
     finally:
         await server.stop()
