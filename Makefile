@@ -1,5 +1,6 @@
 # Each target does its own set-up: python3, make and git are enough.
 PYTHON ?= python3
+SEED   ?= 0
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
@@ -21,7 +22,7 @@ help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: $(READY)            ## record, plan and serve two workflows on emulated GPUs; writes demo-out/
-	@$(BIN)/python -m examples.demo
+	@$(BIN)/python -m examples.demo --seed $(SEED)
 
 demo-real: $(READY) $(MODEL)            ## the same on a real model (SmolLM2-135M, on the CPU); writes demo-out/real/
 	@$(BIN)/python -m examples.demo_real

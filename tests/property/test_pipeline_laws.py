@@ -150,7 +150,7 @@ def test_the_surface_says_what_the_curves_say(
     profiles = ProfileSet(tuple(curve(stage, 2**n, knot) for n, knot in enumerate(knots)))
     replicas = np.arange(1, len(utilizations) + 1)
 
-    rows = StageSurface(profiles, stage, GPU).rows([(1, 1.0)], [replicas])
+    rows = StageSurface(profiles.curves).rows([(1, 1.0)], [replicas])
     found = rows.latency_s(np.array(utilizations))
 
     for at, utilization in enumerate(utilizations):

@@ -146,6 +146,7 @@ def least_s(found: list[Enumerated], workflows: list[WeightedWorkflow]) -> float
     return min((one.cost_s(workflows) for one in found), default=float("inf"))
 
 
+@pytest.mark.no_cover  # tracing would take most of its time
 @settings(max_examples=2000, deadline=None)
 @given(seeds)
 @example(0)
@@ -176,6 +177,7 @@ def test_nothing_is_better_than_what_the_search_finds(seed: int) -> None:
         assert within == min((one.units[room.gpu_type] for one in sustained), default=None)
 
 
+@pytest.mark.no_cover
 @settings(max_examples=120, deadline=None)
 @given(seeds)
 def test_no_choice_leaves_the_worst_workflow_better_off(seed: int) -> None:

@@ -95,6 +95,7 @@ def profiled(
     )
 
 
+@pytest.mark.no_cover  # tracing would take most of its time
 def test_calls_of_equal_size_queue_as_in_an_m_d_1_queue() -> None:
     curve = profiled(executions(50, [1]), min_calls=20_000, utilizations=(0.3, 0.6, 0.8))
     assert curve.capacity_per_s == pytest.approx(10.0, rel=0.01)
@@ -132,6 +133,7 @@ def test_the_first_token_comes_before_the_last() -> None:
     assert curve.points[0].latency_s_mean == pytest.approx(0.2, rel=0.01)
 
 
+@pytest.mark.no_cover
 def test_replicas_behind_one_router_queue_less_at_equal_load() -> None:
     recorded = executions(50, [1])
     one, four = profiled(recorded, min_calls=4000), profiled(recorded, replicas=4, min_calls=4000)
