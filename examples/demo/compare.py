@@ -83,8 +83,21 @@ def compare_capacity(
         workflow=name,
         predicted=str(predicted.bottleneck_alone),
         measured=str(max(sorted(window.queued), key=lambda llm: window.queued[llm])),
+        evidence=_closeness(expectation, workflow, window),
     )
     return capacity, bottleneck
+
+
+def _closeness(expectation: Expectation, workflow: str, window: Window) -> str:
+    """How full each LLM should be at capacity, and how many calls waited for each."""
+    (full,) = expectation.at({workflow: expectation.capacity_per_s(workflow)}).workflows
+    used = {stage.stage.llm: stage.utilization for stage in full.stages}
+    told = ", ".join(f"{llm} {used[llm]:.0%}" for llm in sorted(used, key=lambda m: -used[m]))
+    queues = ", ".join(
+        f"{llm} {window.queued[llm]:.0f}"
+        for llm in sorted(used, key=lambda m: -window.queued.get(m, 0.0))
+    )
+    return f"full at capacity: {told}; calls that waited: {queues}"
 
 
 def compare_latency(

@@ -47,5 +47,5 @@ def show(comparisons: Sequence[Comparison], bottlenecks: Sequence[BottleneckComp
         verdict = "kept" if each.is_kept else "missed"
         console.print(
             f"bottleneck of {each.workflow}: predicted {each.predicted}, "
-            f"measured {each.measured} ({verdict})"
+            f"measured {each.measured} ({verdict}); {each.evidence}"
         )

@@ -44,6 +44,8 @@ class BottleneckComparison:
     workflow: WorkflowName
     predicted: str
     measured: str
+    evidence: str = ""
+    """How close the others were, in the prediction and in the measurement."""
 
     @property
     def is_kept(self) -> bool:

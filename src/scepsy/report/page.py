@@ -106,9 +106,15 @@ def _comparison_blocks(report: ReportInput) -> tuple[_Block, ...]:
     if report.bottlenecks:
         blocks.append(
             _Block(
-                header=("bottleneck of", "predicted", "measured", ""),
+                header=("bottleneck of", "predicted", "measured", "", "how close it was"),
                 rows=tuple(
-                    (str(b.workflow), b.predicted, b.measured, "kept" if b.is_kept else "missed")
+                    (
+                        str(b.workflow),
+                        b.predicted,
+                        b.measured,
+                        "kept" if b.is_kept else "missed",
+                        b.evidence,
+                    )
                     for b in report.bottlenecks
                 ),
             )
