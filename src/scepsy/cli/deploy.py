@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scepsy.cli.output import JsonOption, print_json_line, progress, say
+from scepsy.cli.serving import stop_asked
 
 if TYPE_CHECKING:
     from scepsy.deploy.local import GatewayOptions
@@ -63,15 +64,12 @@ async def _serve(
     commands: "Sequence[EngineCommand]", options: "GatewayOptions", *, as_json: bool
 ) -> None:
     import asyncio
-    import signal
     from contextlib import AsyncExitStack
 
     from scepsy.deploy.local import first_to_end, serve_locally
     from scepsy.errors import EngineError
 
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = stop_asked()
     async with AsyncExitStack() as stack:
         with progress("starting engines", total=len(commands)) as advance:
             deployment = serve_locally(commands, options, on_ready=advance.at)

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scepsy.cli.output import JsonOption, print_json_line, say
+from scepsy.cli.serving import run_server, stop_asked
 from scepsy.errors import InputError
 
 if TYPE_CHECKING:
-    import asyncio
-
     from scepsy.engines.emulated import EngineServerConfig
 
 ScriptOption = Annotated[
@@ -54,9 +53,6 @@ def engine(
     Example:
         scepsy engine --model llama-3.1-8b --gpu h100 --tp 2 --gpu-fraction 0.5 --speedup 10
     """
-    import asyncio
-    import logging
-
     if real is not None:
         from scepsy.engines.llama_cpp import LlamaConfig, serve_llama
 
@@ -76,30 +72,13 @@ def engine(
         llm=model, gpu_type=gpu, tensor_parallel=tp, gpu_fraction=gpu_fraction, speedup=speedup,
         host=host, port=port, scripts=tuple(script or ()), name=served_model_name, seed=seed,
     )  # fmt: skip
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    with asyncio.Runner(loop_factory=_new_event_loop) as runner:
-        runner.run(_serve(config, as_json=as_json))
-
-
-def _new_event_loop() -> "asyncio.AbstractEventLoop":
-    import asyncio
-
-    try:
-        import uvloop
-    except ImportError:  # there is none for Windows
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
+    run_server(_serve(config, as_json=as_json))
 
 
 async def _serve(config: "EngineServerConfig", *, as_json: bool) -> None:
-    import asyncio
-    import signal
-
     from scepsy.engines.emulated import start_engine
 
-    stopped = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    stopped = stop_asked()
     running = await start_engine(config)
     try:
         _announce(running.url, config.served_name, as_json=as_json)

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scepsy.cli.output import JsonOption, print_json_line, say
+from scepsy.cli.serving import run_server, stop_asked
 
 if TYPE_CHECKING:
-    import asyncio
-
     from scepsy.gateway.app import GatewayConfig
 
 
@@ -50,9 +49,6 @@ def gateway(
     Example:
         scepsy gateway --replica qwen3-32b=http://127.0.0.1:9001 --record traces.db
     """
-    import asyncio
-    import logging
-
     from scepsy.gateway.app import GatewayConfig
     from scepsy.gateway.pool import parse_replicas
     from scepsy.units import parse_bytes
@@ -67,30 +63,13 @@ def gateway(
         policy=policy,
         max_body_bytes=parse_bytes(max_body_bytes),
     )
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    with asyncio.Runner(loop_factory=_new_event_loop) as runner:
-        runner.run(_serve(config, as_json=as_json))
-
-
-def _new_event_loop() -> "asyncio.AbstractEventLoop":
-    import asyncio
-
-    try:
-        import uvloop
-    except ImportError:  # there is none for Windows
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
+    run_server(_serve(config, as_json=as_json))
 
 
 async def _serve(config: "GatewayConfig", *, as_json: bool) -> None:
-    import asyncio
-    import signal
-
     from scepsy.gateway.app import is_loopback, start_gateway
 
-    stopped = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    stopped = stop_asked()
     running = await start_gateway(config)
     try:
         if as_json:
