@@ -6,7 +6,9 @@ dual) the sum of each LLM's least such number is a bound that no choice beats, a
 choice comes close to. So an option, or a partial choice, that is further above the least than the
 bound is below what is looked for, plays no part. What is left is combined exactly, by min-plus
 convolution over the units, and the tables that this leaves guide a best-first walk that meets
-complete choices in order of cost. Where more choices are wanted, the gap is widened.
+complete choices in order of cost. The gap starts narrow, and is widened until it shows a choice,
+and again where more are wanted: work grows with its square, and the more LLMs there are to fill
+the budgets with, the nearer to the bound the best choice is.
 """
 
 import heapq
@@ -25,6 +27,7 @@ _TOLERANCE = 1e-12
 """Relative; sums in another order differ by less."""
 _FIRST_GAP = 1e-3
 """Relative to the bound, where no choice is known yet."""
+_WIDER = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,8 @@ def choices(llms: Sequence[Options], budgets: Sequence[int]) -> Iterator[Choice]
         return
     above = [prices.above_s(options) for options in fitting]
     widest = sum(float(a.max()) for a in above) + prices.slack_s(budgets)
-    gap_s = prices.gap_s if prices.gap_s is not None else _FIRST_GAP * abs(prices.bound_s)
+    known_s = prices.gap_s if prices.gap_s is not None else _FIRST_GAP * abs(prices.bound_s)
+    gap_s = known_s / len(llms)
     done_s = -np.inf
     while True:
         gap_s = max(gap_s * (1 + _TOLERANCE), _TOLERANCE * abs(prices.bound_s))
@@ -70,7 +74,7 @@ def choices(llms: Sequence[Options], budgets: Sequence[int]) -> Iterator[Choice]
             return
         done_s = limit_s
         beyond = [float(a[a > gap_s].min()) for a in above if (a > gap_s).any()]
-        gap_s = max(2 * gap_s, min(beyond, default=widest))
+        gap_s = max(_WIDER * gap_s, min(beyond, default=widest))
 
 
 def _fits(options: Options, budgets: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

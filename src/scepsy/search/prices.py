@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scepsy.predict.surface import Floats, Ints
-from scepsy.search.frontier import Options
+from scepsy.search.frontier import Bools, Options
 
 _BISECTIONS = 50
 _ROUNDS = 6
@@ -41,11 +41,24 @@ class Prices:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Points:
-    """The options of one LLM that none of its room beats in units and cost."""
+    """The options that none of their LLM and room beats in units and cost, LLM after LLM."""
 
     room: Ints
     units: Ints
     cost_s: Floats
+    starts: Ints
+    """(llms,) where each LLM's begin."""
+
+    def taken(self, per_unit_s: Floats) -> tuple[float, Ints, float]:
+        """Sum of the least at the prices; units that these take of each room; what they cost."""
+        at_price_s = self.cost_s + per_unit_s[self.room] * self.units
+        least_s = np.minimum.reduceat(at_price_s, self.starts)
+        sizes = np.diff(self.starts, append=len(at_price_s))
+        hits = np.flatnonzero(at_price_s == np.repeat(least_s, sizes))
+        first = hits[np.searchsorted(hits, self.starts)]
+        taken = np.zeros(len(per_unit_s), dtype=np.int64)
+        np.add.at(taken, self.room[first], self.units[first])
+        return float(least_s.sum()), taken, float(self.cost_s[first].sum())
 
 
 def best_prices(llms: Sequence[Options], budgets: Sequence[int]) -> Prices | None:
@@ -55,23 +68,34 @@ def best_prices(llms: Sequence[Options], budgets: Sequence[int]) -> Prices | Non
     """
     if not all(len(options) for options in llms):
         return None
-    points = [_thinned(options) for options in llms]
+    points = _points(llms)
     sizes = np.asarray(budgets, dtype=np.int64)
-    if sum(float(min(p.units / np.maximum(sizes[p.room], 1))) for p in points) > len(budgets):
+    parts = points.units / np.maximum(sizes[points.room], 1)
+    if float(np.minimum.reduceat(parts, points.starts).sum()) > len(budgets):
         return None
-    if len(budgets) == 1 and sum(int(p.units.min()) for p in points) > sizes[0]:
+    if len(budgets) == 1 and np.minimum.reduceat(points.units, points.starts).sum() > sizes[0]:
         return None
     per_unit_s = np.zeros(len(budgets))
     for _ in range(_ROUNDS if len(budgets) > 1 else 1):
         for room in range(len(budgets)):
             per_unit_s[room] = _price(points, sizes, per_unit_s, room)
-    total_s, taken, cost_s = _taken(points, per_unit_s)
+    total_s, taken, cost_s = points.taken(per_unit_s)
     bound_s = total_s - float(per_unit_s @ sizes)
     fits = bool((taken <= sizes).all())
     return Prices(per_unit_s, bound_s, max(0.0, cost_s - bound_s) if fits else None)
 
 
-def _thinned(options: Options) -> _Points:
+def _points(llms: Sequence[Options]) -> _Points:
+    kept = [options.where(_unbeaten(options)) for options in llms]
+    return _Points(
+        np.concatenate([options.room for options in kept]),
+        np.concatenate([options.units for options in kept]).astype(np.int64),
+        np.concatenate([options.cost_s for options in kept]),
+        np.cumsum([0, *(len(options) for options in kept[:-1])]),
+    )
+
+
+def _unbeaten(options: Options) -> Bools:
     keep = np.zeros(len(options), dtype=bool)
     for room in range(len(options.gpu_types)):
         at = np.flatnonzero(options.room == room)
@@ -79,34 +103,22 @@ def _thinned(options: Options) -> _Points:
             cost_s = options.cost_s[at]
             before = np.minimum.accumulate(np.concatenate([[np.inf], cost_s[:-1]]))
             keep[at[cost_s < before]] = True
-    return _Points(options.room[keep], options.units[keep].astype(np.int64), options.cost_s[keep])
+    return keep
 
 
-def _taken(points: Sequence[_Points], per_unit_s: Floats) -> tuple[float, Ints, float]:
-    """Sum of the least at the prices; units that these take of each room; what they cost."""
-    total_s, cost_s = 0.0, 0.0
-    taken = np.zeros(len(per_unit_s), dtype=np.int64)
-    for p in points:
-        at_price_s = p.cost_s + per_unit_s[p.room] * p.units
-        at = int(np.argmin(at_price_s))
-        total_s += float(at_price_s[at])
-        cost_s += float(p.cost_s[at])
-        taken[p.room[at]] += p.units[at]
-    return total_s, taken, cost_s
-
-
-def _price(points: Sequence[_Points], budgets: Ints, others_s: Floats, room: int) -> float:
+def _price(points: _Points, budgets: Ints, others_s: Floats, room: int) -> float:
     """The least price of a room at which what is taken of it fits, the other prices given."""
 
     def fits(price_s: float) -> bool:
         per_unit_s = others_s.copy()
         per_unit_s[room] = price_s
-        return bool(_taken(points, per_unit_s)[1][room] <= budgets[room])
+        return bool(points.taken(per_unit_s)[1][room] <= budgets[room])
 
     if fits(0.0):
         return 0.0
-    spread_s = max(float(p.cost_s.max() - p.cost_s.min()) for p in points)
-    high_s = max(spread_s / float(budgets[room]), 1e-300)
+    highest_s = np.maximum.reduceat(points.cost_s, points.starts)
+    lowest_s = np.minimum.reduceat(points.cost_s, points.starts)
+    high_s = max(float((highest_s - lowest_s).max()) / float(budgets[room]), 1e-300)
     while not fits(high_s):
         high_s *= 4
         if high_s > 1e300:
