@@ -8,6 +8,7 @@ as much as it takes; of all shares, of shares that divide a GPU evenly, and of w
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from operator import itemgetter
 
 import numpy as np
 
@@ -81,6 +82,7 @@ class _Tries:
         self._per_s = problem.worst_per_s(self._llms)
         self._bound_s: float | None = None
         self._seen: set[Allocation] = set()
+        self._packed: dict[Allocation, Placement | Unplaced] = {}
         self._packs_left = max(_LEAST_PACKED, _GPUS_PACKED // max(1, problem.gpus))
         self.tried = 0
         self.unplaced: Unplaced | None = None
@@ -109,11 +111,25 @@ class _Tries:
                 break
             if (done := self._try(self._llms, choice)) is not None:
                 yield done
-        coarser = [found for family in _families(self._llms) for found in self._held_back(family)]
-        for _, groups, placement in sorted(coarser, key=lambda one: one[0].cost_s):
+        for _, groups, placement in self._coarser():
             if groups not in self._seen:
                 self._seen.add(groups)
                 yield groups, placement
+
+    def _coarser(self) -> Iterator[tuple[Choice, Allocation, Placement]]:
+        """With units held back, best first; families that cannot be better wait for their turn."""
+        families = [
+            (least.cost_s, llms)
+            for llms in _families(self._llms)
+            if (least := next(self._choices(llms, self._problem.budgets), None)) is not None
+        ]
+        found: list[tuple[Choice, Allocation, Placement]] = []
+        for least_s, llms in (*sorted(families, key=itemgetter(0)), (np.inf, None)):
+            found.sort(key=lambda one: one[0].cost_s)
+            while found and found[0][0].cost_s < least_s:
+                yield found.pop(0)
+            if llms is not None:
+                found += self._held_back(llms)
 
     def _try(self, llms: Sequence[Options], choice: Choice) -> tuple[Allocation, Placement] | None:
         self.tried += 1
@@ -138,13 +154,14 @@ class _Tries:
         return self._problem.objective_s(self._problem.predict(groups))
 
     def _pack(self, groups: Allocation) -> Placement | Unplaced:
-        problem = self._problem
-        return pack(
-            groups,
-            problem.cluster,
-            units_per_gpu=problem.room.units_per_gpu,
-            rules=problem.place_rules(groups),
-        )
+        if groups not in self._packed:
+            self._packed[groups] = pack(
+                groups,
+                self._problem.cluster,
+                units_per_gpu=self._problem.room.units_per_gpu,
+                rules=self._problem.place_rules(groups),
+            )
+        return self._packed[groups]
 
     def _held_back(self, llms: Sequence[Options]) -> list[tuple[Choice, Allocation, Placement]]:
         """Some that can be placed, with as few units held back as was found to do."""
