@@ -39,8 +39,10 @@ from scepsy.profiles.curve import ProfileKey, ProfileSet
 from scepsy.profiles.silicon import engine_spec
 from scepsy.profiles.step_time import EngineSpec
 from scepsy.profiles.workload import poisson_arrivals, stage_workload
+from scepsy.sim.arrivals import Stream
 from scepsy.sim.profile import profile_workload
-from scepsy.sim.serve import ServedPlan, Stream, scripts, serve
+from scepsy.sim.script import scripts
+from scepsy.sim.serve import fleet_of, serve
 from scepsy.traces.demand import demand
 from scepsy.traces.files import import_file
 from scepsy.traces.store import SqliteTraceStore
@@ -256,13 +258,12 @@ def run(scenario: Scenario) -> None:
         runs = serve(
             [
                 Stream(
-                    w.rate.workflow,
-                    scripts(scenario.executions[w.rate.workflow]),
-                    w.rate.rate_per_s,
+                    scripts=scripts(scenario.executions[w.rate.workflow]),
+                    rate_per_s=w.rate.rate_per_s,
                 )
                 for w in rated
             ],
-            ServedPlan(allocation, scenario.specs),
+            fleet_of(allocation, scenario.specs),
             executions=scenario.served_executions,
             warm_up=scenario.served_executions // 4,
             seed=SEED,

@@ -21,7 +21,7 @@ from scepsy.gateway.metrics import GatewayMetrics
 from scepsy.gateway.pool import Replica, ReplicaPool
 from scepsy.model.execution import ReplicaName
 from scepsy.model.workflow import LlmName
-from scepsy.policy.route import POLICIES, least_loaded
+from scepsy.policy.route import POLICIES, LeastLoaded
 from scepsy.sim.engine import EngineStatistics
 
 ROOT = Path(__file__).parent.parent
@@ -141,7 +141,7 @@ def _errors() -> str:
 
 def _metrics() -> str:
     name, llm = ReplicaName("llm-0"), LlmName("llm")
-    pool = ReplicaPool([Replica(name, llm, "http://localhost")], least_loaded, lambda: 0.0)
+    pool = ReplicaPool([Replica(name, llm, "http://localhost")], LeastLoaded, lambda: 0.0)
     gateway = GatewayMetrics(pool).registry.collect()
     some = EngineStatistics(**dict.fromkeys(inspect.signature(EngineStatistics).parameters, 1))
     engine = EngineMetrics("llm", lambda: some).collect()
@@ -171,7 +171,7 @@ def _policies() -> str:
     lines = [
         "# Routing policies\n",
         "How the gateway chooses a replica: `scepsy gateway --policy NAME`. The simulator runs the",
-        "same functions.\n",
+        "same classes.\n",
         "| name | chooses |",
         "|---|---|",
     ]

@@ -215,10 +215,10 @@ class Gateway:
     def _health(self) -> bytes:
         llms = {
             llm: {
-                "replicas": len(views),
-                "inflight_calls": sum(view.inflight_calls for view in views.values()),
+                "replicas": len(replicas.names),
+                "inflight_calls": sum(replicas.inflight(n).calls for n in replicas.names),
             }
-            for llm, views in self._pool.views.items()
+            for llm, replicas in self._pool.replicas.items()
         }
         return orjson.dumps({"status": "ok", "llms": llms})
 

@@ -20,8 +20,9 @@ from scepsy.gateway.exchange import Exchange
 from scepsy.gateway.identify import EXECUTION_HEADER
 from scepsy.gateway.metrics import GatewayMetrics
 from scepsy.gateway.openai import Refusal
-from scepsy.gateway.pool import NoReplicaLeft, Replica, ReplicaPool
+from scepsy.gateway.pool import Replica, ReplicaPool
 from scepsy.model.execution import CallStatus, ReplicaName
+from scepsy.policy.replicas import NoReplicaLeft
 
 CONNECT_S = 5.0
 _KEEPALIVE_S = 4.0

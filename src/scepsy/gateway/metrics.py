@@ -13,7 +13,7 @@ _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
 
 
 def _inflight(pool: ReplicaPool, llm: LlmName, name: ReplicaName) -> float:
-    return pool.views[llm][name].inflight_calls
+    return pool.replicas[llm].inflight(name).calls
 
 
 class GatewayMetrics:
@@ -45,8 +45,8 @@ class GatewayMetrics:
             ("llm", "replica"),
             registry=self.registry,
         )
-        for llm, views in pool.views.items():
-            for name in views:
+        for llm, replicas in pool.replicas.items():
+            for name in replicas.names:
                 inflight.labels(llm, name).set_function(partial(_inflight, pool, llm, name))
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:

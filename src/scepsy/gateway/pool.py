@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from scepsy.errors import InputError
 from scepsy.gateway.openai import parse_replica_url
 from scepsy.model.execution import ReplicaName
 from scepsy.model.workflow import LlmName
-from scepsy.policy.route import CallView, ReplicaView, RoutePolicy
+from scepsy.policy.replicas import ReplicaSet
+from scepsy.policy.route import CallView, MakeRouter
 
 AVOID_S = 1.0
 """How long a replica that could not be reached is passed over while there are others (real s)."""
@@ -48,35 +49,30 @@ def parse_replicas(texts: Sequence[str]) -> tuple[Replica, ...]:
     return tuple(replicas)
 
 
-class NoReplicaLeft(Exception):  # noqa: N818 - an outcome, not a fault
-    """Every replica of the LLM is among those that must not be used."""
-
-
 class ReplicaPool:
     """Knows what is in flight, exactly: a call counts from its lease to the end of the block."""
 
     def __init__(
-        self, replicas: Sequence[Replica], policy: RoutePolicy, now_s: Callable[[], float]
+        self, replicas: Sequence[Replica], make_router: MakeRouter, now_s: Callable[[], float]
     ) -> None:
-        """Take the replicas, the routing policy, and a clock of real seconds."""
-        self._policy = policy
+        """Take the replicas, what makes a router for each LLM, and a clock of real seconds."""
         self._now_s = now_s
         self._replicas = {replica.name: replica for replica in replicas}
-        self._avoid_until_s = dict.fromkeys(self._replicas, float("-inf"))
-        self._views: dict[LlmName, dict[ReplicaName, ReplicaView]] = {}
+        self._avoid_until_s: dict[ReplicaName, float] = {}
+        self._sets: dict[LlmName, ReplicaSet] = {}
         for replica in replicas:
-            view = ReplicaView(name=replica.name, inflight_calls=0, inflight_tokens=0)
-            self._views.setdefault(replica.llm, {})[replica.name] = view
+            self._sets.setdefault(replica.llm, ReplicaSet()).add(replica.name)
+        self._routers = {llm: make_router() for llm in self._sets}
 
     @property
     def llms(self) -> Set[LlmName]:
         """The LLMs that are served."""
-        return self._views.keys()
+        return self._sets.keys()
 
     @property
-    def views(self) -> Mapping[LlmName, Mapping[ReplicaName, ReplicaView]]:
-        """What is in flight now."""
-        return self._views
+    def replicas(self) -> Mapping[LlmName, ReplicaSet]:
+        """The replicas of each LLM, and what is in flight on them now."""
+        return self._sets
 
     @contextmanager
     def lease(
@@ -87,30 +83,23 @@ class ReplicaPool:
         Raises:
             NoReplicaLeft: all are in ``without``.
         """
-        name = self._policy(call, self._candidates(llm, without)).name
-        self._add(llm, name, 1, call.prompt_tokens)
+        among, router = self._sets[llm], self._routers[llm]
+        name = router.choose(call, among, self._without(among, without))
+        router.started(call, name)
+        among.started(name, call.prompt_tokens)
         try:
             yield self._replicas[name]
         finally:
-            self._add(llm, name, -1, -call.prompt_tokens)
+            among.ended(name, call.prompt_tokens)
 
     def avoid(self, replica: Replica) -> None:
-        """Pass a replica over for a while: it could not be reached."""
+        """Pass a replica over for a while: it could not be reached, or lost what it had cached."""
         self._avoid_until_s[replica.name] = self._now_s() + AVOID_S
+        self._routers[replica.llm].lost(replica.name)
 
-    def _candidates(self, llm: LlmName, without: Set[ReplicaName]) -> Sequence[ReplicaView]:
-        views = [view for name, view in self._views[llm].items() if name not in without]
-        if not views:
-            raise NoReplicaLeft
-        if len(views) == 1:
-            return views
+    def _without(self, among: ReplicaSet, without: Set[ReplicaName]) -> Set[ReplicaName]:
+        """Those and the ones to be avoided, unless that leaves none."""
         now_s = self._now_s()
-        return [view for view in views if self._avoid_until_s[view.name] <= now_s] or views
-
-    def _add(self, llm: LlmName, name: ReplicaName, calls: int, tokens: int) -> None:
-        view = self._views[llm][name]
-        self._views[llm][name] = replace(
-            view,
-            inflight_calls=view.inflight_calls + calls,
-            inflight_tokens=view.inflight_tokens + tokens,
-        )
+        avoided = {name for name, until_s in self._avoid_until_s.items() if until_s > now_s}
+        every = without | (avoided & set(among.names))
+        return every if len(every) < len(among.names) else without

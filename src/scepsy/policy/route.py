@@ -1,16 +1,21 @@
-"""Routing policies: pure functions from a call and the replicas' state to one replica.
+"""Routing policies: which replica of its LLM gets a call.
 
-A new policy is one function and one line in ``POLICIES``. Policies never do I/O, never sleep, and
+A new policy is one class and one line in ``POLICIES``. Policies never do I/O, never sleep, and
 see only what a router can know: a call's output length is not in ``CallView``. The simulator and
-the gateway run these same functions.
+the gateway run these same objects, one for each LLM.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from scepsy.errors import UnknownNameError
 from scepsy.model.execution import ExecutionId, ReplicaName
 from scepsy.model.workflow import Role, WorkflowName
+from scepsy.policy.prefix_index import PrefixIndex
+from scepsy.policy.replicas import NoReplicaLeft, ReplicaSet
+
+DEFAULT_POLICY = "least-loaded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,31 +27,123 @@ class CallView:
     role: Role
     prompt_tokens: int
     prefix_blocks: tuple[int, ...] = ()
+    start_s: float = 0.0
+    """When it arrived, on the caller's clock."""
+    execution_start_s: float = 0.0
+    """When its execution did."""
+    step: int = 0
+    """Calls of its execution that came before it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplicaView:
-    """What a router knows about a replica now."""
+class Router(Protocol):
+    """Chooses for one LLM, and is told what became of its choices."""
 
-    name: ReplicaName
-    inflight_calls: int
-    inflight_tokens: int
-    """Prompt tokens of the calls in flight."""
+    def choose(
+        self, call: CallView, replicas: ReplicaSet, without: Collection[ReplicaName] = ()
+    ) -> ReplicaName:
+        """A replica of the set that is not in ``without``.
+
+        Raises:
+            NoReplicaLeft: there is none.
+        """
+        ...
+
+    def started(self, call: CallView, replica: ReplicaName) -> None:
+        """A call was sent to a replica."""
+        ...
+
+    def lost(self, replica: ReplicaName) -> None:
+        """A replica is gone, or came back empty."""
+        ...
 
 
-RoutePolicy = Callable[[CallView, Sequence[ReplicaView]], ReplicaView]
-
-
-def least_loaded(_call: CallView, replicas: Sequence[ReplicaView]) -> ReplicaView:
+class LeastLoaded:
     """Fewest calls in flight, then fewest tokens; ties go to the first name."""
-    return min(replicas, key=lambda r: (r.inflight_calls, r.inflight_tokens, r.name))
+
+    def choose(
+        self, _call: CallView, replicas: ReplicaSet, without: Collection[ReplicaName] = ()
+    ) -> ReplicaName:
+        """A replica that has least to do."""
+        return replicas.least_loaded(without)
+
+    def started(self, call: CallView, replica: ReplicaName) -> None:
+        """What is in flight is counted elsewhere."""
+
+    def lost(self, replica: ReplicaName) -> None:
+        """What is in flight is counted elsewhere."""
 
 
-POLICIES: Mapping[str, RoutePolicy] = {"least-loaded": least_loaded}
+class RoundRobin:
+    """Each replica in turn, whatever it has to do."""
+
+    def __init__(self) -> None:
+        self._turn = 0
+
+    def choose(
+        self, _call: CallView, replicas: ReplicaSet, without: Collection[ReplicaName] = ()
+    ) -> ReplicaName:
+        """The next replica in turn."""
+        left = [name for name in replicas.names if name not in without]
+        if not left:
+            raise NoReplicaLeft
+        self._turn += 1
+        return left[(self._turn - 1) % len(left)]
+
+    def started(self, call: CallView, replica: ReplicaName) -> None:
+        """Nothing is kept of calls."""
+
+    def lost(self, replica: ReplicaName) -> None:
+        """Nothing is kept of replicas."""
 
 
-def find_policy(name: str) -> RoutePolicy:
-    """The policy of that name.
+class PrefixAware:
+    """Least prompt tokens to compute and in flight: what a replica has cached counts as computed.
+
+    Candidates are the replicas that hold a part of the prompt, and the least loaded one.
+    """
+
+    def __init__(self) -> None:
+        self._index = PrefixIndex()
+
+    def choose(
+        self, call: CallView, replicas: ReplicaSet, without: Collection[ReplicaName] = ()
+    ) -> ReplicaName:
+        """A replica that is near to having the prompt, unless it has much more to do."""
+        best = replicas.least_loaded(without)
+        hits = self._index.hits(call.prefix_blocks)
+        if not hits:
+            return best
+        tokens_per_block = call.prompt_tokens / len(call.prefix_blocks)
+        names = replicas.names
+        candidates = [name for name in hits if name in names and name not in without]
+        if best not in hits:
+            candidates.append(best)
+
+        def cost(name: ReplicaName) -> tuple[float, ReplicaName]:
+            cached_tokens = hits.get(name, 0) * tokens_per_block
+            return replicas.inflight(name).tokens - cached_tokens, name
+
+        return min(candidates, key=cost)
+
+    def started(self, call: CallView, replica: ReplicaName) -> None:
+        """The replica will have the prompt's blocks."""
+        self._index.saw(replica, call.prefix_blocks)
+
+    def lost(self, replica: ReplicaName) -> None:
+        """Its blocks are gone."""
+        self._index.forget(replica)
+
+
+MakeRouter = Callable[[], Router]
+POLICIES: Mapping[str, MakeRouter] = {
+    "least-loaded": LeastLoaded,
+    "round-robin": RoundRobin,
+    "prefix-aware": PrefixAware,
+}
+
+
+def find_policy(name: str) -> MakeRouter:
+    """What makes a router of that name.
 
     Raises:
         UnknownNameError: there is none.

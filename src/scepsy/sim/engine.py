@@ -1,17 +1,15 @@
 """A continuous batching engine in virtual time: what it does when, without computing anything.
 
-The rules are those of vLLM's scheduler. Calls wait first come, first served. Each step computes at
-most ``chunk_tokens``: one token for every call that decodes, then prompt chunks of calls already
-in the batch, then of waiting calls for whose prompts KV blocks are available. A call that comes
-during a step joins the next. When a decode needs a block and none is left, the call that came last
-loses its blocks and waits again, at the head of the queue.
+The rules are those of vLLM's scheduler. Calls wait by priority, then first come, first
+served. Each step computes at most ``chunk_tokens``: one token for every call that decodes, then
+prompt chunks of calls already in the batch, then of waiting calls for whose prompts KV blocks are
+available. A call that comes during a step joins the next. When a decode needs a block and none is
+left, the call that came last loses its blocks and waits again, at the head of the queue.
 
 Between two steps that differ in what is in the batch lie runs of pure decode steps. They are taken
 in one go: only their total duration is asked for, and a run is cut where a call comes or goes. The
 result is that of stepping one by one, which the tests check.
 """
-
-from collections import deque
 
 from scepsy.errors import InputError
 from scepsy.profiles.step_time import EngineSpec
@@ -26,6 +24,7 @@ from scepsy.sim.engine_call import (
 )
 from scepsy.sim.kv_cache import KvCache
 from scepsy.sim.sequence import Sequence
+from scepsy.sim.waiting import WaitingQueue
 
 __all__ = [
     "Engine",
@@ -54,7 +53,7 @@ class Engine:
         self._max_seqs = min(spec.max_seqs, spec.chunk_tokens)  # every decode must fit in a step
         self._cache = KvCache(spec.kv_blocks)
         self._calls: dict[str, Sequence] = {}
-        self._waiting: deque[Sequence] = deque()
+        self._waiting = WaitingQueue()
         self._running: dict[str, Sequence] = {}  # by arrival, as admission is in order
         self._prefilling: list[Sequence] = []
         self._cancelled: list[Sequence] = []
@@ -99,16 +98,16 @@ class Engine:
         sequence = Sequence(call, self._arrivals, chain, call.prompt_tokens)
         self._arrivals += 1
         self._calls[call.id] = sequence
-        self._waiting.append(sequence)
+        self._waiting.add(sequence)
         if self._end_s == _INF:
             self._begin(now_s)
         elif self._start_s == now_s:  # a step has just begun: the call is in time for it
             self._admit()
             self._set_end()
-        elif len(self._waiting) == 1 and len(self._running) < self._max_seqs:
+        elif self._waiting.head is sequence and len(self._running) < self._max_seqs:
             self._cut()
             self._is_silent = self._is_silent and not self._cancelled
-        # Else a call waits already: it cut the run, or can't join before another ends.
+        # Else a call before it cut the run, or can't join before another ends.
 
     def cancel(self, now_s: float, call_id: str) -> None:
         """Withdraw a call: no more events, and it leaves the batch when the step under way ends.
@@ -286,13 +285,13 @@ class Engine:
         if not self._admitting:
             return
         while self._waiting and self._budget_tokens and len(self._running) < self._max_seqs:
-            sequence = self._waiting[0]
+            sequence = self._waiting.head
             target = sequence.target_tokens
             reusable = sequence.chain[: (target - 1) // self._block_tokens]
             hits = self._cache.hold(reusable, self._blocks(target))
             if hits is None:
                 return
-            self._waiting.popleft()
+            self._waiting.take()
             sequence.held = list(reusable[:hits])
             sequence.registered = hits
             sequence.computed_tokens = hits * self._block_tokens
@@ -367,7 +366,7 @@ class Engine:
             self._release(sequence)
             sequence.target_tokens = sequence.call.prompt_tokens + sequence.generated_tokens
             sequence.computed_tokens = sequence.registered = 0
-            self._waiting.appendleft(sequence)
+            self._waiting.put_back(sequence)
             self._preemptions += 1
             self._events.append(Preempted(at_s, sequence.call.id))
         return preempted

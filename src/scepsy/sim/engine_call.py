@@ -17,6 +17,8 @@ class EngineCall:
     """Ids of the prompt's full blocks; equal ids mean an equal prefix. None: nothing is shared."""
     output_blocks: tuple[int, ...] = ()
     """Ids of the blocks that prompt and output fill beyond ``prefix_blocks``."""
+    priority: float = 0.0
+    """Of the calls that wait, the least goes first; of equal ones, the first to come."""
 
     def __post_init__(self) -> None:
         if self.prompt_tokens < 1 or self.output_tokens < 0:

@@ -17,7 +17,7 @@ from itertools import count
 from scepsy.errors import InfeasibleError
 from scepsy.model.execution import Execution, ExecutionId
 from scepsy.model.provenance import Provenance, worst
-from scepsy.model.workflow import Stage
+from scepsy.model.workflow import LlmName, Stage
 from scepsy.policy.route import CallView
 from scepsy.profiles.curve import ProfileCurve, ProfileKey, ProfilePoint, rising
 from scepsy.profiles.step_time import EngineSpec
@@ -30,7 +30,7 @@ from scepsy.profiles.workload import (
     stage_workload,
 )
 from scepsy.sim.engine import EngineCall, EngineEvent, Finished, FirstToken
-from scepsy.sim.replica_group import RoutedEngines
+from scepsy.sim.fleet import Fleet, ServedGroup, replica_names
 
 UTILIZATIONS = (0.02, 0.3, 0.55, 0.75, 0.9)
 """Loads of the points: idle, then closer where latency bends."""
@@ -73,7 +73,7 @@ class Served:
 class Replay:
     """Copies of recorded segments on their way through engines, in virtual time."""
 
-    def __init__(self, stage: Stage, engines: RoutedEngines) -> None:
+    def __init__(self, stage: Stage, engines: Fleet) -> None:
         self.engines = engines
         self.now_s = 0.0
         self.served: list[Served] = []
@@ -128,7 +128,7 @@ class Replay:
         served = Served(run, call, copy, self.now_s)
         self.served.append(served)
         self._inflight[engine_call.id] = served
-        self.engines.submit(self.now_s, view, engine_call)
+        self.engines.submit(self.now_s, self._stage.llm, view, engine_call)
 
     def _see(self, event: EngineEvent) -> None:
         if isinstance(event, FirstToken):
@@ -189,7 +189,7 @@ def profile_workload(
     latency_s = workload.recorded_s_mean
     for load in sorted(utilizations):
         calls_per_s = load * capacity_per_s * key.replicas
-        engines = RoutedEngines(spec, key.replicas)
+        engines = group_of(workload.stage.llm, spec, key.replicas)
         calls = served_calls(arrivals, workload, engines, calls_per_s, guess_s=latency_s)
         latency_s = _mean([call.e2e_s for call in calls])
         points.append(
@@ -209,10 +209,15 @@ def profile_workload(
     )
 
 
+def group_of(llm: LlmName, spec: EngineSpec, replicas: int) -> Fleet:
+    """Idle replicas of one LLM behind the default router."""
+    return Fleet([ServedGroup(llm, spec, replica_names(llm, replicas))])
+
+
 def served_calls(
     arrivals: Arrivals,
     workload: Workload,
-    engines: RoutedEngines,
+    engines: Fleet,
     calls_per_s: float,
     *,
     guess_s: float,
@@ -255,7 +260,7 @@ def saturated_per_s(
     A segment starts whenever too few calls wait. Counting begins when as many segments have ended
     as are under way, so that early and late calls are mixed and caches hold what they would.
     """
-    replay = Replay(workload.stage, RoutedEngines(spec, replicas))
+    replay = Replay(workload.stage, group_of(workload.stage.llm, spec, replicas))
     arrived = 0
 
     def step() -> None:

@@ -10,14 +10,14 @@ from scepsy.gateway.metrics import GatewayMetrics
 from scepsy.gateway.openai import ENDPOINTS
 from scepsy.gateway.pool import ReplicaPool, parse_replicas
 from scepsy.model.execution import CallStatus
-from scepsy.policy.route import least_loaded
+from scepsy.policy.route import LeastLoaded
 
 ROOT = Path(__file__).parents[3]
 GUIDE = (ROOT / "docs/guides/gateway.md").read_text()
 
 
 def metrics():
-    pool = ReplicaPool(parse_replicas(["m=http://a"]), least_loaded, lambda: 0.0)
+    pool = ReplicaPool(parse_replicas(["m=http://a"]), LeastLoaded, lambda: 0.0)
     page = GatewayMetrics(pool).page().decode()
     return [name for name in re.findall(r"^# TYPE (\S+)", page, re.M) if "_created" not in name]
 

@@ -1,8 +1,9 @@
 import pytest
 
 from scepsy.errors import InputError
-from scepsy.gateway.pool import AVOID_S, NoReplicaLeft, ReplicaPool, parse_replicas
-from scepsy.policy.route import CallView, least_loaded
+from scepsy.gateway.pool import AVOID_S, ReplicaPool, parse_replicas
+from scepsy.policy.replicas import NoReplicaLeft
+from scepsy.policy.route import CallView, LeastLoaded
 
 CALL = CallView(execution="e", workflow="w", role="", prompt_tokens=10)
 
@@ -21,11 +22,13 @@ def clock():
 
 @pytest.fixture
 def pool(clock):
-    return ReplicaPool(parse_replicas(["m=http://a", "m=http://b"]), least_loaded, clock)
+    return ReplicaPool(parse_replicas(["m=http://a", "m=http://b"]), LeastLoaded, clock)
 
 
 def inflight(pool):
-    return [(view.inflight_calls, view.inflight_tokens) for view in pool.views["m"].values()]
+    among = pool.replicas["m"]
+    found = [among.inflight(name) for name in among.names]
+    return [(each.calls, each.tokens) for each in found]
 
 
 def test_replicas_are_named_by_llm_and_number():

@@ -13,8 +13,7 @@ from scepsy.model.workflow import LlmName, Stage, WorkflowName
 from scepsy.profiles.curve import ProfileCurve, ProfileKey
 from scepsy.profiles.step_time import EngineSpec
 from scepsy.profiles.workload import poisson_arrivals, stage_workload
-from scepsy.sim.profile import profile_stage, saturated_per_s, served_calls
-from scepsy.sim.replica_group import RoutedEngines
+from scepsy.sim.profile import group_of, profile_stage, saturated_per_s, served_calls
 
 STAGE = Stage(WorkflowName("w"), LlmName("m"))
 
@@ -113,7 +112,9 @@ def test_calls_of_a_burst_wait_for_each_other_even_when_idle() -> None:
 def test_a_later_burst_begins_when_the_one_before_has_ended_and_the_think_time_is_over() -> None:
     workload = stage_workload(executions(1, [2, 1], think_s=3.0), STAGE)
     arrivals = poisson_arrivals(workload, min_calls=60, seed=1)
-    served = served_calls(arrivals, workload, RoutedEngines(SPEC, 1), 0.001, guess_s=0.15)
+    served = served_calls(
+        arrivals, workload, group_of(workload.stage.llm, SPEC, 1), 0.001, guess_s=0.15
+    )
     first = [call for call in served if call.call < 2]
     later = [call for call in served if call.call == 2]
     assert len(first) == 2 * len(later)

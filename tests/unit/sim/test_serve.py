@@ -8,7 +8,10 @@ from scepsy.model.execution import Call, CallId, CallStatus, Execution, Executio
 from scepsy.model.plan import Allocation, ReplicaGroup
 from scepsy.model.workflow import LlmName, WorkflowName
 from scepsy.profiles.step_time import EngineSpec
-from scepsy.sim.serve import ServedPlan, Stream, scripts, serve
+from scepsy.sim.arrivals import Stream
+from scepsy.sim.fleet import Fleet
+from scepsy.sim.script import scripts
+from scepsy.sim.serve import fleet_of, serve
 
 W = WorkflowName("w")
 
@@ -39,15 +42,17 @@ ALLOCATION = Allocation(
 )
 
 
-def an_execution(*calls: tuple[str, float, float], status: CallStatus = CallStatus.OK) -> Execution:
+def an_execution(
+    *calls: tuple[str, float, float], status: CallStatus = CallStatus.OK, of: str = W
+) -> Execution:
     return Execution(
         ExecutionId("e"),
-        W,
+        WorkflowName(of),
         tuple(
             Call(
                 id=CallId(str(at)),
                 execution=ExecutionId("e"),
-                workflow=W,
+                workflow=WorkflowName(of),
                 llm=LlmName(llm),
                 start_s=start_s,
                 end_s=end_s,
@@ -60,39 +65,39 @@ def an_execution(*calls: tuple[str, float, float], status: CallStatus = CallStat
     )
 
 
-def plan() -> ServedPlan:
-    return ServedPlan(ALLOCATION, {LlmName("a"): SPEC, LlmName("b"): SPEC})
+def plan() -> Fleet:
+    return fleet_of(ALLOCATION, {LlmName("a"): SPEC, LlmName("b"): SPEC})
 
 
 def test_a_lone_execution_takes_its_calls_and_gaps() -> None:
     """a, then b and b at once 2 s later, on two replicas: 0.01 + 10 x 0.011 s each."""
     recorded = [an_execution(("a", 0, 1), ("b", 3, 4), ("b", 3, 5))]
-    stream = Stream(W, scripts(recorded), rate_per_s=0.01)
+    stream = Stream(scripts=scripts(recorded), rate_per_s=0.01)
 
     runs = serve([stream], plan(), executions=3, warm_up=1, seed=0)
 
     assert [run.number for run in runs] == [1, 2, 3]
     for run in runs:
         assert run.execution_s == pytest.approx(2 + 2 * 0.12)
-        assert run.call_s == {at: pytest.approx(0.12) for at in range(3)}
+        assert [call.e2e_s for call in run.calls] == [pytest.approx(0.12)] * 3
 
 
 def test_load_makes_calls_slower_and_loses_none() -> None:
     recorded = [an_execution(("a", 0, 1), ("b", 1, 2)), an_execution(("a", 0, 1))]
     means = []
     for rate_per_s in (0.1, 40.0):
-        stream = Stream(W, scripts(recorded), rate_per_s)
+        stream = Stream(scripts=scripts(recorded), rate_per_s=rate_per_s)
         runs = serve([stream], plan(), executions=200, warm_up=20, seed=0)
         assert all(run.is_over for run in runs)
-        assert {len(run.call_s) for run in runs} == {1, 2}
-        assert sum(len(run.call_s) for run in runs) == pytest.approx(300, abs=2)
+        assert {len(run.calls) for run in runs} == {1, 2}
+        assert sum(len(run.calls) for run in runs) == pytest.approx(300, abs=2)
         means.append(sum(run.execution_s for run in runs) / len(runs))
     assert means[1] > means[0] * 1.2
 
 
 def test_equal_seeds_give_equal_runs_and_the_rate_is_the_one_asked_for() -> None:
     streams = [
-        Stream(WorkflowName(name), scripts([an_execution(("a", 0, 1))]), rate)
+        Stream(scripts=scripts([an_execution(("a", 0, 1), of=name)]), rate_per_s=rate)
         for name, rate in (("v", 2.0), ("w", 6.0))
     ]
 

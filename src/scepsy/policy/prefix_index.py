@@ -1,0 +1,75 @@
+"""Which prefix blocks each replica is thought to hold: a router's guess, bounded in memory."""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+
+from scepsy.model.execution import ReplicaName
+
+BLOCKS_PER_REPLICA = 65_536
+"""At 64 tokens a block, 4 million tokens: more than any engine holds. About 10 MB a replica."""
+
+
+class PrefixIndex:
+    """For each block, the replicas that had it last; of a replica, the blocks it used last.
+
+    A set of replicas is the bits of one integer, so that to follow a prompt's blocks costs one
+    look-up and one AND for each, however many replicas there are.
+    """
+
+    def __init__(self, blocks_per_replica: int = BLOCKS_PER_REPLICA) -> None:
+        self._room = blocks_per_replica
+        self._holders: dict[int, int] = {}
+        self._used: dict[ReplicaName, OrderedDict[int, None]] = {}
+        self._bit: dict[ReplicaName, int] = {}
+        self._name: list[ReplicaName] = []
+
+    def hits(self, blocks: Sequence[int]) -> Mapping[ReplicaName, int]:
+        """How many of the blocks, from the first on, each replica holds; none where it has none."""
+        found: dict[ReplicaName, int] = {}
+        before, holders = 0, self._holders
+        for depth, block in enumerate(blocks):
+            now = holders.get(block, 0)
+            if depth:
+                now &= before
+                if now != before:
+                    self._note(found, before & ~now, depth)
+            before = now
+            if not now:
+                return found
+        self._note(found, before, len(blocks))
+        return found
+
+    def _note(self, found: dict[ReplicaName, int], bits: int, depth: int) -> None:
+        while bits:
+            lowest = bits & -bits
+            found[self._name[lowest.bit_length() - 1]] = depth
+            bits ^= lowest
+
+    def saw(self, name: ReplicaName, blocks: Sequence[int]) -> None:
+        """A replica has, or will soon have, these blocks of one prompt."""
+        bit = self._bit.get(name)
+        if bit is None:
+            bit = self._bit[name] = 1 << len(self._name)
+            self._name.append(name)
+        used = self._used.setdefault(name, OrderedDict())
+        holders = self._holders
+        for block in reversed(blocks):  # so that of one prompt the last block goes first
+            if block in used:
+                used.move_to_end(block)
+            else:
+                used[block] = None
+                holders[block] = holders.get(block, 0) | bit
+        while len(used) > self._room:
+            self._drop(used.popitem(last=False)[0], bit)
+
+    def forget(self, name: ReplicaName) -> None:
+        """A replica has lost all its blocks."""
+        for block in self._used.pop(name, {}):
+            self._drop(block, self._bit[name])
+
+    def _drop(self, block: int, bit: int) -> None:
+        left = self._holders[block] & ~bit
+        if left:
+            self._holders[block] = left
+        else:
+            del self._holders[block]

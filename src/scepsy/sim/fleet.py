@@ -1,0 +1,193 @@
+"""All replicas of a plan in virtual time: an engine each, and a router for each LLM.
+
+The instants of a fleet must not run back. Where an LLM has lost all its replicas its calls wait;
+calls in flight on a replica that is lost begin anew on another.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from typing import Protocol
+
+from scepsy.errors import InputError, UnknownNameError
+from scepsy.model.execution import ReplicaName
+from scepsy.model.workflow import LlmName
+from scepsy.policy.replicas import ReplicaSet
+from scepsy.policy.route import CallView, LeastLoaded, MakeRouter, Router
+from scepsy.profiles.step_time import EngineSpec
+from scepsy.sim.engine import Engine, EngineCall, EngineEvent, Finished
+
+
+@dataclass(frozen=True, slots=True)
+class ServedGroup:
+    """Equal replicas of one LLM."""
+
+    llm: LlmName
+    spec: EngineSpec
+    """What each of them can do."""
+    replicas: tuple[ReplicaName, ...]
+
+
+def replica_names(llm: str, replicas: int) -> tuple[ReplicaName, ...]:
+    """Names for replicas that no plan has named."""
+    return tuple(ReplicaName(f"{llm}-{number}") for number in range(replicas))
+
+
+class Serving(Protocol):
+    """What calls can be given to, in virtual time."""
+
+    def submit(self, now_s: float, llm: LlmName, view: CallView, call: EngineCall) -> None:
+        """Let a call arrive."""
+        ...
+
+    def next_event_s(self) -> float:
+        """An instant (s) before which nothing observable happens; infinite when idle."""
+        ...
+
+    def advance(self, now_s: float) -> list[EngineEvent]:
+        """Run up to and including ``now_s``; give what happened since."""
+        ...
+
+    def replica_of(self, call_id: str) -> ReplicaName:
+        """Where a call runs or, until the next call of ``advance``, ran."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Replica:
+    name: ReplicaName
+    llm: LlmName
+    engine: Engine
+    version: int = 0
+    """Counts its entries in the heap; only the last one holds."""
+    inflight: dict[str, tuple[CallView, EngineCall]] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    spec: EngineSpec
+    router: Router
+    among: ReplicaSet
+    held: deque[tuple[CallView, EngineCall]] = field(default_factory=deque)
+    """Calls that wait for a replica to come."""
+
+
+class Fleet:
+    """Replicas with their routers, used like one engine."""
+
+    def __init__(
+        self, groups: Iterable[ServedGroup], *, make_router: MakeRouter = LeastLoaded
+    ) -> None:
+        """Idle replicas, and a router for each LLM."""
+        self._groups: dict[LlmName, _Group] = {}
+        self._replicas: dict[ReplicaName, _Replica] = {}
+        self._where: dict[str, _Replica] = {}
+        self._ended: list[str] = []
+        self._events: list[tuple[float, int, int, _Replica]] = []  # a heap
+        self._serial = 0
+        for group in groups:
+            if group.llm in self._groups:
+                raise InputError(f"{group.llm} has two groups of replicas")
+            self._groups[group.llm] = _Group(group.spec, make_router(), ReplicaSet())
+            for name in group.replicas:
+                self._add(group.llm, name)
+
+    @property
+    def waiting_calls(self) -> int:
+        """Calls that wait for a replica, or in an engine's queue, by the last instant."""
+        held = sum(len(group.held) for group in self._groups.values())
+        return held + sum(each.engine.waiting_calls for each in self._replicas.values())
+
+    @property
+    def engines(self) -> Sequence[tuple[ReplicaName, Engine]]:
+        """The replicas that are up, to look at."""
+        return [(each.name, each.engine) for each in self._replicas.values()]
+
+    def replica_of(self, call_id: str) -> ReplicaName:
+        """Where a call runs or, until the next call of ``advance``, ran."""
+        return self._where[call_id].name
+
+    def submit(self, now_s: float, llm: LlmName, view: CallView, call: EngineCall) -> None:
+        """Let a call arrive: the router sees the view, the engine it picks gets the call.
+
+        Raises:
+            UnknownNameError: no group serves the LLM.
+        """
+        group = self._groups.get(llm)
+        if group is None:
+            raise UnknownNameError("LLM of the plan", llm, self._groups)
+        if not group.among.names:
+            group.held.append((view, call))
+            return
+        name = group.router.choose(view, group.among)
+        replica = self._replicas[name]
+        replica.engine.submit(now_s, call)
+        group.router.started(view, name)
+        group.among.started(name, call.prompt_tokens)
+        replica.inflight[call.id] = (view, call)
+        self._where[call.id] = replica
+        self._expect(replica)
+
+    def next_event_s(self) -> float:
+        """An instant (s) before which nothing observable happens; infinite when all are idle."""
+        events = self._events
+        while events:
+            at_s, _, version, replica = events[0]
+            if version == replica.version:
+                return at_s
+            heappop(events)
+        return float("inf")
+
+    def advance(self, now_s: float) -> list[EngineEvent]:
+        """Run up to and including ``now_s``; give what happened since, by replica, then by time."""
+        for call_id in self._ended:
+            self._where.pop(call_id, None)
+        self._ended.clear()
+        found: list[EngineEvent] = []
+        while self.next_event_s() <= now_s:
+            replica = heappop(self._events)[3]
+            for event in replica.engine.advance(now_s):
+                found.append(event)
+                if isinstance(event, Finished):
+                    _, call = replica.inflight.pop(event.call_id)
+                    self._groups[replica.llm].among.ended(replica.name, call.prompt_tokens)
+                    self._ended.append(event.call_id)
+            self._expect(replica)
+        return found
+
+    def lose(self, now_s: float, name: ReplicaName) -> tuple[str, ...]:
+        """A replica dies with what it had cached; give its calls, which begin anew elsewhere.
+
+        Nothing may be left to collect up to ``now_s``.
+        """
+        replica = self._replicas.pop(name)
+        replica.version += 1
+        group = self._groups[replica.llm]
+        group.among.remove(name)
+        group.router.lost(name)
+        for call_id, (view, call) in replica.inflight.items():
+            del self._where[call_id]
+            self.submit(now_s, replica.llm, view, call)
+        return tuple(replica.inflight)
+
+    def join(self, now_s: float, llm: LlmName, name: ReplicaName) -> None:
+        """A replica comes up, empty, and takes calls that waited for one."""
+        self._add(llm, name)
+        held = self._groups[llm].held
+        while held:
+            self.submit(now_s, llm, *held.popleft())
+
+    def _add(self, llm: LlmName, name: ReplicaName) -> None:
+        if name in self._replicas:
+            raise InputError(f"two replicas are named {name}")
+        self._groups[llm].among.add(name)
+        self._replicas[name] = _Replica(name, llm, Engine(self._groups[llm].spec))
+
+    def _expect(self, replica: _Replica) -> None:
+        """Note when the replica's next event is."""
+        replica.version += 1
+        at_s = replica.engine.next_event_s()
+        if at_s < float("inf"):
+            self._serial += 1
+            heappush(self._events, (at_s, self._serial, replica.version, replica))
