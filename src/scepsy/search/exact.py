@@ -130,16 +130,16 @@ class _Walk:
         if tables is None:
             return
         serial = count()
-        heap: list[tuple[int, int, int, _Branch, int]] = []
+        heap: list[tuple[float, int, int, _Branch, int]] = []
         grain_s = max(abs(prices.bound_s), self._gap_s) * _TOLERANCE or _TOLERANCE
 
-        def push(branch: _Branch, rank: int) -> None:
+        def push(branch: _Branch, rank: int, parent_s: float = -np.inf) -> None:
             if rank < len(branch.order):
                 bound_s = float(branch.bounds_s[branch.order[rank]])
                 if bound_s <= limit_s * (1 + _TOLERANCE) and bound_s < np.inf:
-                    # of bounds that differ by rounding only, the most complete branch goes first
-                    alike = round(bound_s / grain_s)
-                    heapq.heappush(heap, (alike, -len(branch.chosen), next(serial), branch, rank))
+                    if bound_s <= parent_s + grain_s:  # the same but for rounding, so first the
+                        bound_s = parent_s  # most complete: else all alike are begun, none ended
+                    heapq.heappush(heap, (bound_s, -len(branch.chosen), next(serial), branch, rank))
 
         totals, roots_s = _totals(tables[0])
         push(
@@ -149,11 +149,11 @@ class _Walk:
             0,
         )
         while heap:
-            *_, branch, rank = heapq.heappop(heap)
-            push(branch, rank + 1)
+            bound_s, _, _, branch, rank = heapq.heappop(heap)
+            push(branch, rank + 1, bound_s)
             at = int(branch.order[rank])
             if not len(branch.left):  # the root: its branches are the totals
-                push(self._branch(tables, (), totals[at], 0.0), 0)
+                push(self._branch(tables, (), totals[at], 0.0), 0, bound_s)
                 continue
             m = len(branch.chosen)
             chosen = (*branch.chosen, at)
@@ -161,7 +161,8 @@ class _Walk:
             if len(chosen) == len(self._llms):
                 yield Choice(chosen, self._taken(chosen), cost_s)
             else:
-                push(self._branch(tables, chosen, branch.left - self._units[m][at], cost_s), 0)
+                left = branch.left - self._units[m][at]
+                push(self._branch(tables, chosen, left, cost_s), 0, bound_s)
 
     def _taken(self, chosen: Sequence[int]) -> tuple[int, ...]:
         total = sum(units[at] for units, at in zip(self._units, chosen, strict=True))
