@@ -1,0 +1,1 @@
+"""Systems that ours is compared with, each by its own tuning rule."""
