@@ -218,7 +218,7 @@ def test_what_surrounds_a_plan_is_printed(scene: Path) -> None:
     assert "+0.00%" in printed
     assert "With 1 GPU less than it touches: " in printed
     assert "Why each LLM has its TP" in printed
-    assert "placement: proven, no other touches fewer than 8 GPUs" in " ".join(
+    assert "placement: 8 GPUs touched, proven least; 0 left part free, proven least" in " ".join(
         result.stderr.split()
     )
 

@@ -107,14 +107,23 @@ def print_change(change: Change) -> None:
 
 
 def proof_line(plan: Plan, proof: Proof) -> str:
-    """What constraint programming says of the plan's placement."""
-    touched = len(plan.placement.used)
-    if touched <= proof.touched_bound:
-        return f"placement: proven, no other touches fewer than {touched} GPUs"
-    return (
-        f"placement: touches {touched} GPUs, at least {proof.touched_bound} are needed: "
-        f"a gap of {touched - proof.touched_bound}"
-    )
+    """What constraint programming says of the plan's placement, goal by goal."""
+    goals = []
+    if proof.moved is not None:
+        goals.append(_proven(proof.moved, proof.moved_bound, "replicas moved"))
+    goals.append(_proven(len(plan.placement.used), proof.touched_bound, "GPUs touched"))
+    part_free = len(plan.placement.part_free)
+    if proof.part_free is None:
+        goals.append(f"{part_free} left part free, not looked into")
+    else:
+        goals.append(_proven(part_free, proof.part_free_bound, "left part free"))
+    return f"placement: {'; '.join(goals)}"
+
+
+def _proven(value: int, bound: int, what: str) -> str:
+    if value <= bound:
+        return f"{value} {what}, proven least"
+    return f"{value} {what}, at least {bound} needed: a gap of {value - bound}"
 
 
 def _more(objective_s: float | None, best_s: float | None) -> str:

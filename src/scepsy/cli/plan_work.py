@@ -105,12 +105,13 @@ def _proven(asked: Problem, plan: Plan, running: Plan | None, limit_s: float) ->
         )
     if proof.placement is None:
         return plan, proof
-    if running is None:
-        better = len(proof.placement.used) < len(plan.placement.used)
-    else:
-        before = change_to(plan, running).stay
-        better = change_to(replace(plan, placement=proof.placement), running).stay > before
-    return (replace(plan, placement=proof.placement) if better else plan), proof
+    exact = replace(plan, placement=proof.placement)
+
+    def worth(one: Plan) -> tuple[int, int, int]:
+        stays = 0 if running is None else change_to(one, running).stay
+        return -stays, len(one.placement.used), len(one.placement.part_free)
+
+    return min(plan, exact, key=worth), proof
 
 
 def _tell(

@@ -106,6 +106,11 @@ class Placement:
                 used[gpu] = used.get(gpu, 0.0) + replica.gpu_fraction
         return used
 
+    @property
+    def part_free(self) -> tuple[GpuId, ...]:
+        """GPUs that are touched and have a fraction left that nobody uses."""
+        return tuple(gpu for gpu, fraction in self.used.items() if fraction < 1 - 1e-9)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagePrediction:
