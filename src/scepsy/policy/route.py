@@ -12,7 +12,7 @@ from typing import Protocol
 from scepsy.errors import UnknownNameError
 from scepsy.model.execution import ExecutionId, ReplicaName
 from scepsy.model.workflow import Role, WorkflowName
-from scepsy.policy.prefix_index import PrefixIndex
+from scepsy.policy.prefix_index import BLOCKS_PER_REPLICA, PrefixIndex
 from scepsy.policy.replicas import NoReplicaLeft, ReplicaSet
 
 DEFAULT_POLICY = "least-loaded"
@@ -102,8 +102,9 @@ class PrefixAware:
     Candidates are the replicas that hold a part of the prompt, and the least loaded one.
     """
 
-    def __init__(self) -> None:
-        self._index = PrefixIndex()
+    def __init__(self, blocks_per_replica: int = BLOCKS_PER_REPLICA) -> None:
+        """Nothing is known to be cached; at most so many blocks of a replica will be."""
+        self._index = PrefixIndex(blocks_per_replica)
 
     def choose(
         self, call: CallView, replicas: ReplicaSet, without: Collection[ReplicaName] = ()

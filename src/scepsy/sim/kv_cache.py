@@ -5,6 +5,7 @@ calls with the same prefix, and stays cached when its last holder leaves, until 
 those unused for longest go first, and of one call's blocks the last goes first, as in vLLM.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 
@@ -15,7 +16,9 @@ class KvCache:
         self.blocks = blocks
         self._private = 0
         self._holders: dict[int, int] = {}
-        self._idle: dict[int, None] = {}  # insertion order is the order of eviction
+        # By the order of eviction. Taking the first of a plain dict would cost more each time, as
+        # it steps over all that were taken before.
+        self._idle: OrderedDict[int, None] = OrderedDict()
 
     @property
     def used_blocks(self) -> int:
@@ -61,7 +64,7 @@ class KvCache:
         assert blocks <= self.available_blocks, "taken more KV blocks than there are"
         self._private += blocks
         for _ in range(len(self._idle) - self.available_blocks):
-            del self._idle[next(iter(self._idle))]
+            self._idle.popitem(last=False)
 
     def share(self, chain: Sequence[int]) -> list[int]:
         """Give ids to private blocks of one holder, so that others find them.
