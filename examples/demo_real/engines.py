@@ -72,7 +72,12 @@ def run_to_end(work: Coroutine[Any, Any, T]) -> T:
     async def until_told() -> T:
         task = asyncio.current_task()
         assert task is not None
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+
+        def leave() -> None:
+            if not task.cancelling():  # told once more, it would not wait for the processes
+                task.cancel()
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, leave)
         return await work
 
     try:

@@ -61,6 +61,8 @@ async def serve_locally(
                 await start
                 on_ready(done)
         finally:
+            for start in starts:
+                start.cancel()  # where one failed or the block is left, the others need not load
             await asyncio.gather(*starts, return_exceptions=True)
         arguments = gateway_arguments(
             [(c.llm, s.url) for c, s in zip(commands, services, strict=True)], options

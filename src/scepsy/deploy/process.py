@@ -49,7 +49,9 @@ class Service:
             env={**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"},
         )
         try:
-            self.announced = await asyncio.wait_for(self._announcement(self._process), _READY_S)
+            # Not wait_for: it forgets a cancellation that comes together with the result.
+            async with asyncio.timeout(_READY_S):
+                self.announced = await self._announcement(self._process)
         except BaseException as error:
             await self.stop()
             if isinstance(error, TimeoutError):
@@ -111,7 +113,8 @@ class Service:
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
             try:
-                await asyncio.wait_for(process.wait(), _STOP_S)
+                async with asyncio.timeout(_STOP_S):
+                    await process.wait()
             except TimeoutError:
                 process.kill()
                 await process.wait()

@@ -61,8 +61,6 @@ def test_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "there is no file" in capsys.readouterr().err
 
 
-# Told to end while the gateway still starts, it once took over 30 s: a race to find.
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks into /proc")
 def test_leaves_no_process_behind_when_it_is_told_to_end(tmp_path: Path) -> None:
     model = write_tiny_model(tmp_path / "tiny.gguf")
