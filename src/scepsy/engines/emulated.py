@@ -5,7 +5,6 @@ model, run against a clock that may be faster than the machine's. Like the gatew
 aiohttp's low-level server, as each call should cost little.
 """
 
-import errno
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from scepsy.engines.request import (
 )
 from scepsy.engines.script import Script, load_script
 from scepsy.errors import InputError
+from scepsy.listen import listen
 from scepsy.model.execution import Endpoint
 from scepsy.model.prompt import block_ids, count_tokens
 from scepsy.profiles.step_time import EngineSpec
@@ -311,12 +311,11 @@ async def start_engine(config: EngineServerConfig) -> RunningEngine:
     runner = web.ServerRunner(server, shutdown_timeout=config.drain_s)
     await runner.setup()
     try:
-        port = await _listen(runner, config)
+        url = await listen(runner, config.host, config.port)
     except InputError:
         await runner.cleanup()
         raise
-    host = f"[{config.host}]" if ":" in config.host else config.host
-    return RunningEngine(f"http://{host}:{port}", engine, runner)
+    return RunningEngine(url, engine, runner)
 
 
 def _published(config: EngineServerConfig) -> EngineSpec:
@@ -328,20 +327,6 @@ def _published(config: EngineServerConfig) -> EngineSpec:
         tensor_parallel=config.tensor_parallel,
         gpu_fraction=config.gpu_fraction,
     )
-
-
-async def _listen(runner: web.ServerRunner, config: EngineServerConfig) -> int:
-    site = web.TCPSite(runner, config.host, config.port, backlog=1024)
-    try:
-        await site.start()
-    except OSError as error:
-        where = f"{config.host}:{config.port}"
-        if error.errno == errno.EADDRINUSE:
-            raise InputError(
-                f"{where} is taken", hint="give another --port, or 0 for any that is free"
-            ) from error
-        raise InputError(f"cannot listen on {where}: {error.strerror or error}") from error
-    return site.port
 
 
 def _json(body: bytes, status: int = 200) -> web.Response:

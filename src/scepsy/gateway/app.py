@@ -5,7 +5,6 @@ features needed, that layer would only add to each call.
 """
 
 import asyncio
-import errno
 import logging
 import secrets
 import time
@@ -38,6 +37,7 @@ from scepsy.gateway.openai import (
 )
 from scepsy.gateway.pool import Replica, ReplicaPool
 from scepsy.gateway.record import CallSink, Content, RecordCounters, Recorder
+from scepsy.listen import listen
 from scepsy.model.execution import CallId, CallStatus
 from scepsy.policy.route import find_policy
 from scepsy.traces.store import SqliteTraceStore
@@ -281,9 +281,8 @@ async def start_gateway(config: GatewayConfig, *, sink: CallSink | None = None) 
         runner = web.ServerRunner(server, shutdown_timeout=config.drain_s)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        port = await _listen(runner, config)
-        host = f"[{config.host}]" if ":" in config.host else config.host
-        return RunningGateway(f"http://{host}:{port}", stack.pop_all(), recorder)
+        url = await listen(runner, config.host, config.port)
+        return RunningGateway(url, stack.pop_all(), recorder)
     raise AssertionError("unreachable")
 
 
@@ -293,20 +292,6 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-async def _listen(runner: web.ServerRunner, config: GatewayConfig) -> int:
-    site = web.TCPSite(runner, config.host, config.port, backlog=1024)
-    try:
-        await site.start()
-    except OSError as error:
-        where = f"{config.host}:{config.port}"
-        if error.errno == errno.EADDRINUSE:
-            raise InputError(
-                f"{where} is taken", hint="give another --port, or 0 for any that is free"
-            ) from error
-        raise InputError(f"cannot listen on {where}: {error.strerror or error}") from error
-    return site.port
 
 
 def _json(body: bytes, status: int = 200) -> web.Response:
