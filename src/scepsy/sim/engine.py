@@ -23,6 +23,7 @@ from scepsy.sim.engine_call import (
     Preempted,
 )
 from scepsy.sim.kv_cache import KvCache
+from scepsy.sim.run_steps import whole_steps
 from scepsy.sim.sequence import Sequence
 from scepsy.sim.waiting import WaitingQueue
 
@@ -45,6 +46,9 @@ class Engine:
     Instants are seconds on the caller's clock and must not run back. What a call did by the
     instant last advanced to does not depend on how often the engine was advanced before.
     """
+
+    _planned_ahead_steps = 0  # these two: see EngineAhead
+    _planned_s = _INF
 
     def __init__(self, spec: EngineSpec) -> None:
         self.spec = spec
@@ -95,7 +99,7 @@ class Engine:
             )
         self._run_to(now_s)
         chain = call.prefix_blocks + call.output_blocks
-        sequence = Sequence(call, self._arrivals, chain, call.prompt_tokens)
+        sequence = Sequence(call, self._arrivals, now_s, chain, call.prompt_tokens)
         self._arrivals += 1
         self._calls[call.id] = sequence
         self._waiting.add(sequence)
@@ -252,21 +256,12 @@ class Engine:
         if self._run_steps <= 1:
             return 0
         asked = (self._now_s, self._start_s, self._run_steps)
-        if asked == self._whole_asked:
-            return self._whole_found
-        now_s, low, high = self._now_s, 0, self._run_steps
-        low_s, high_s = self._start_s, self._end_s
-        while high - low > 1:  # step times change slowly: guess linearly, then look next to it
-            guess = low + int((high - low) * (now_s - low_s) / (high_s - low_s))
-            for steps in (guess, guess + 1):
-                if low < steps < high:
-                    end_s = self._start_s + self._run_s(steps)
-                    if end_s <= now_s:
-                        low, low_s = steps, end_s
-                    else:
-                        high, high_s = steps, end_s
-        self._whole_asked, self._whole_found = asked, low
-        return low
+        if asked != self._whole_asked:
+            self._whole_asked = asked
+            self._whole_found = whole_steps(
+                self._run_s, self._start_s, self._run_steps, self._end_s, self._now_s
+            )
+        return self._whole_found
 
     def _cut(self) -> None:
         """Let the run under way end with the step under way, so that the batch can change."""
@@ -277,8 +272,8 @@ class Engine:
         if done and end_s == self._now_s:
             self._run_steps, self._end_s = done, end_s
             self._complete()
-        elif done + 1 < self._run_steps:
-            self._run_steps, self._end_s = done + 1, self._start_s + self._run_s(done + 1)
+        elif (steps := done + 1 + self._planned_ahead_steps) < self._run_steps:
+            self._run_steps, self._end_s = steps, self._start_s + self._run_s(steps)
             self._is_silent = True
 
     def _admit(self) -> None:
@@ -286,6 +281,8 @@ class Engine:
             return
         while self._waiting and self._budget_tokens and len(self._running) < self._max_seqs:
             sequence = self._waiting.head
+            if sequence.arrived_s > self._planned_s:
+                return
             target = sequence.target_tokens
             reusable = sequence.chain[: (target - 1) // self._block_tokens]
             hits = self._cache.hold(reusable, self._blocks(target))
@@ -372,7 +369,10 @@ class Engine:
         return preempted
 
     def _release(self, sequence: Sequence) -> None:
-        """Take a call out of the batch; what it computed stays cached."""
+        self._free(sequence, self._take_out(sequence))
+
+    def _take_out(self, sequence: Sequence) -> int:
+        """Take a call out of the batch; give how many of its tokens are in KV."""
         tokens = sequence.computed_tokens
         if sequence.decode is not None:
             sequence.generated_tokens = self._generated(sequence)
@@ -382,6 +382,9 @@ class Engine:
         elif sequence in self._prefilling:
             self._prefilling.remove(sequence)
         del self._running[sequence.call.id]
+        return tokens
+
+    def _free(self, sequence: Sequence, tokens: int) -> None:  # what it computed stays cached
         blocks = self._blocks(max(tokens, sequence.target_tokens))
         cacheable = sequence.chain[sequence.registered : tokens // self._block_tokens]
         self._cache.release(sequence.held, blocks - len(sequence.held), cacheable)

@@ -12,6 +12,7 @@ class Sequence:
 
     call: EngineCall
     order: int
+    arrived_s: float
     chain: tuple[int, ...]
     """Ids of the blocks that prompt and output fill, from the first on."""
     target_tokens: int
