@@ -3,9 +3,14 @@
 from collections.abc import Mapping
 
 from scepsy.errors import UnknownNameError
+from scepsy.sim.baselines import even, independent, user_given
 from scepsy.sim.baselines.base import Baseline
 
-BASELINES: Mapping[str, Baseline] = {}
+BASELINES: Mapping[str, Baseline] = {
+    even.NAME: even.even_systems,
+    independent.NAME: independent.independent_systems,
+    user_given.NAME: user_given.user_given_systems,
+}
 
 
 def find_baseline(name: str) -> Baseline:
