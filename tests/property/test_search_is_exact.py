@@ -19,7 +19,7 @@ from scepsy.search.exact import allocation, choices
 from scepsy.search.exhaustive import Enumerated, enumerate_all
 from scepsy.search.fair import OTHERS, fair_choices
 from scepsy.search.frontier import Options, Room, WeightedWorkflow, llm_loads, options
-from scepsy.search.limits import Limits
+from scepsy.search.limits import Limits, LlmLimits, Target
 from scepsy.search.reach import fewest_units, largest_factor
 from scepsy.traces.demand import ExecutionDemand, Spread, StageDemand, WorkflowDemand
 
@@ -91,8 +91,32 @@ def a_workflow(rng: random.Random, name: str, stages: list[Stage]) -> WeightedWo
     )
 
 
+def some_limits(rng: random.Random, llms: list[LlmName]) -> Limits:
+    """Of what an LLM, all LLMs or the target may be limited to: about one thing in four."""
+
+    def seldom(*values: int) -> int:
+        return rng.choice(values) if rng.random() < 0.25 else values[0]
+
+    return Limits(
+        llms={
+            llm: LlmLimits(
+                tensor_parallel=seldom(0, 1, 2, 4) or None,
+                min_replicas=seldom(1, 2, 3),
+                share=not seldom(0, 1),
+            )
+            for llm in llms
+            if rng.random() < 0.5
+        },
+        share=not seldom(0, 0, 0, 1),
+        target=list(Target)[seldom(0, 1, 2)],
+    )
+
+
 class Instance:
-    """A random problem: 1-3 LLMs, 1-2 workflows that may share them, 1-2 roles, 1-2 GPU types."""
+    """A random problem: 1-3 LLMs, 1-2 workflows that may share them, 1-2 roles, 1-2 GPU types.
+
+    Half have limits, and of half of those the loss of a node must be survived.
+    """
 
     def __init__(self, seed: int, *, workflows: int | None = None) -> None:
         rng = random.Random(seed)
@@ -110,12 +134,16 @@ class Instance:
         every = [s.stage for w in self.workflows for s in w.demand.stages]
         self.profiles = some_profiles(rng, every, self.types)
         units_per_gpu = rng.choice([1, 2, 5, 10])
+        limited = rng.random() < 0.5
+        self.limits = some_limits(rng, llms) if limited else Limits()
+        survives = limited and rng.random() < 0.5
         self.rooms = [
             Room(
                 gpu_type=gpu_type,
                 budget_units=rng.randint(2, BUDGET[len(llms)] // len(self.types)),
                 units_per_gpu=units_per_gpu,
                 max_tensor_parallel=rng.choice([1, 2, 4]),
+                scopes=rng.randint(1, 4) if survives else 0,
             )
             for gpu_type in self.types
         ]
@@ -131,12 +159,12 @@ class Instance:
     def llms(self, rooms: list[Room] | None = None) -> list[Options]:
         surfaces = Surfaces(self.profiles)
         return [
-            options(load, surfaces, rooms or self.rooms, Limits(), self.names)
+            options(load, surfaces, rooms or self.rooms, self.limits, self.names)
             for load in llm_loads(self.workflows)
         ]
 
     def brute_force(self) -> list[Enumerated]:
-        return list(enumerate_all(self.workflows, self.profiles, self.rooms))
+        return list(enumerate_all(self.workflows, self.profiles, self.rooms, self.limits))
 
     def sustained(self) -> list[Enumerated]:
         return [one for one in self.brute_force() if one.headroom > 1]
@@ -169,7 +197,7 @@ def test_nothing_is_better_than_what_the_search_finds(seed: int) -> None:
     if len(instance.rooms) == 1:
         (room,) = instance.rooms
         loads = llm_loads(instance.workflows)
-        reach = largest_factor(loads, Surfaces(instance.profiles), room, Limits())
+        reach = largest_factor(loads, Surfaces(instance.profiles), room, instance.limits)
         most = max((one.headroom for one in every), default=0.0)
         assert (reach.factor if reach else 0.0) == pytest.approx(most, rel=1e-9)
         fewest = fewest_units(llms)
@@ -178,7 +206,7 @@ def test_nothing_is_better_than_what_the_search_finds(seed: int) -> None:
 
 
 @pytest.mark.no_cover
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(seeds)
 def test_no_choice_leaves_the_worst_workflow_better_off(seed: int) -> None:
     """Max-min over two workflows: the first two choices are those of brute force."""

@@ -15,6 +15,7 @@ import numpy as np
 from scepsy.model.plan import Allocation, Placement, Plan, Prediction
 from scepsy.place.bounds import gpus_for_shards
 from scepsy.place.pack import Unplaced, pack
+from scepsy.predict.surface import Floats
 from scepsy.search.exact import Choice, allocation
 from scepsy.search.frontier import Bools, Options
 from scepsy.search.problem import Problem, slo_value_s
@@ -57,7 +58,22 @@ def find_plans(problem: Problem, most: int) -> list[Plan] | NoPlan:
     Raises:
         MissingError: a stage has no profile on the cluster's GPU types.
     """
-    tries = _Tries(problem)
+    parts = list(problem.splits())
+    if len(parts) == 1:
+        return _find_plans(parts[0], most)
+    per_s = problem.worst_per_s(problem.options())
+    found = [_find_plans(part, most, per_s) for part in parts]
+    every = {plan.allocation: plan for plans in found if isinstance(plans, list) for plan in plans}
+    if every:
+        best = sorted(every.values(), key=lambda plan: problem.fare_s(plan.prediction, per_s))
+        return best[:most]
+    none = [one for one in found if isinstance(one, NoPlan)]
+    unplaced = next((one.unplaced for one in none if one.unplaced is not None), None)
+    return NoPlan(sum(one.tried for one in none), unplaced)
+
+
+def _find_plans(problem: Problem, most: int, per_s: Floats | None = None) -> list[Plan] | NoPlan:
+    tries = _Tries(problem, per_s)
     slo = problem.request.slo
     plans: list[Plan] = []
     for predicted, (groups, placement) in enumerate(tries.placed(), start=1):
@@ -76,10 +92,10 @@ def _patience(problem: Problem) -> int:
 class _Tries:
     """Allocations packed one after the other, and what came of them."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, per_s: Floats | None) -> None:
         self._problem = problem
         self._llms = problem.options()
-        self._per_s = problem.worst_per_s(self._llms)
+        self._per_s = problem.worst_per_s(self._llms) if per_s is None else per_s
         self._bound_s: float | None = None
         self._seen: set[Allocation] = set()
         self._packed: dict[Allocation, Placement | Unplaced] = {}

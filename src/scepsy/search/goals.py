@@ -1,6 +1,5 @@
 """What to make of the GPUs, beside the least latency: the largest rates, or the fewest GPUs."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
 from itertools import product
@@ -12,11 +11,10 @@ from scepsy.model.plan import Plan, WorkflowRate
 from scepsy.search.explain import why_none
 from scepsy.search.find import NoPlan, find_plan
 from scepsy.search.problem import Problem
-from scepsy.search.reach import reach_of
+from scepsy.search.reach import bisect, reach_of
 
 MAX_UTILIZATION = 0.95
 """Of any LLM at the largest rates, where no SLO keeps them lower: at 1 latency has no bound."""
-_BISECTIONS = 14
 _BELOW = 1 - 1e-9
 
 
@@ -78,15 +76,6 @@ def at_rates(problem: Problem, plan: Plan) -> Plan:
         objective_s=problem.objective_s(prediction),
         bound_s=None,
     )
-
-
-def bisect(holds: Callable[[float], bool], high: float) -> float:
-    """The largest factor below a bound that holds, to four digits; 0 if none of those tried."""
-    low = 0.0
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if holds(middle) else (low, middle)
-    return low
 
 
 def cheapest(problem: Problem, goal: Goal) -> Plan:

@@ -73,8 +73,11 @@ def best_prices(llms: Sequence[Options], budgets: Sequence[int]) -> Prices | Non
     parts = points.units / np.maximum(sizes[points.room], 1)
     if float(np.minimum.reduceat(parts, points.starts).sum()) > len(budgets):
         return None
-    if len(budgets) == 1 and np.minimum.reduceat(points.units, points.starts).sum() > sizes[0]:
-        return None
+    least = np.minimum.reduceat(points.units, points.starts)
+    for room, size in enumerate(sizes):
+        only_here = np.logical_and.reduceat(points.room == room, points.starts)
+        if least[only_here].sum() > size:
+            return None
     per_unit_s = np.zeros(len(budgets))
     for _ in range(_ROUNDS if len(budgets) > 1 else 1):
         for room in range(len(budgets)):
@@ -118,7 +121,8 @@ def _price(points: _Points, budgets: Ints, others_s: Floats, room: int) -> float
         return 0.0
     highest_s = np.maximum.reduceat(points.cost_s, points.starts)
     lowest_s = np.minimum.reduceat(points.cost_s, points.starts)
-    high_s = max(float((highest_s - lowest_s).max()) / float(budgets[room]), 1e-300)
+    others = float(others_s.max()) * float(points.units.max())
+    high_s = max(float((highest_s - lowest_s).max()), others, 1e-300) / float(budgets[room])
     while not fits(high_s):
         high_s *= 4
         if high_s > 1e300:

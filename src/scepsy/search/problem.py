@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import product
 from typing import TypeVar
 
 import numpy as np
@@ -19,7 +20,7 @@ from scepsy.predict.pipeline import RatedWorkflow, predict
 from scepsy.predict.surface import Floats, Surfaces
 from scepsy.profiles.curve import ProfileSet
 from scepsy.search.exact import Choice, choices
-from scepsy.search.fair import fair_choices
+from scepsy.search.fair import OTHERS, fair_choices
 from scepsy.search.frontier import LlmLoad, Options, Room, WeightedWorkflow, llm_loads, options
 from scepsy.search.limits import Limits, Scope, Target
 from scepsy.search.survive import most_together
@@ -74,6 +75,8 @@ class Problem:
     surfaces: Surfaces
     most_gpus: Mapping[GpuTypeName, int]
     """GPUs of each type that may be touched."""
+    at_most: int
+    """GPUs that may be touched, whatever their types."""
 
     @property
     def room(self) -> Room:
@@ -88,7 +91,7 @@ class Problem:
     @property
     def gpus(self) -> int:
         """GPUs that may be touched."""
-        return sum(self.most_gpus.values())
+        return min(self.at_most, sum(self.most_gpus.values()))
 
     @property
     def loads(self) -> tuple[LlmLoad, ...]:
@@ -127,6 +130,17 @@ class Problem:
                 for room, n in zip(self.rooms, gpus, strict=True)
             ),
         )
+
+    def splits(self) -> Iterator["Problem"]:
+        """The same problem for each way to leave enough GPUs untouched of one type or another."""
+        sizes = [self.most_gpus[room.gpu_type] for room in self.rooms]
+        over = sum(sizes) - self.at_most
+        if over <= 0:
+            yield self
+            return
+        for less in product(*(range(min(over, size) + 1) for size in sizes)):
+            if sum(less) == over:
+                yield self.within([size - n for size, n in zip(sizes, less, strict=True)])
 
     def options(self, budgets: Sequence[int] | None = None) -> list[Options]:
         """The options of each LLM within budgets; the cluster's when None."""
@@ -187,6 +201,13 @@ class Problem:
         """Weighted mean of the workflows' mean execution latencies."""
         means_s = (w.execution_s_mean for w in prediction.workflows)
         return sum(weight * s for weight, s in zip(self.weights, means_s, strict=True))
+
+    def fare_s(self, prediction: Prediction, per_s: Floats) -> float:
+        """What is made small: the objective, or under max-min what the worst fares."""
+        if not self.wants_parts:
+            return self.objective_s(prediction)
+        fares = per_s * np.array([w.execution_s_mean for w in prediction.workflows])
+        return float(fares.max() + OTHERS * fares.mean())
 
     def place_rules(self, groups: Allocation) -> PlaceRules:
         """What a placement of an allocation must keep."""
@@ -255,6 +276,7 @@ def problem(request: PlanRequest, surfaces: Surfaces | None = None) -> Problem:
         rooms,
         surfaces or Surfaces(request.profiles),
         {room.gpu_type: room.budget_units // room.units_per_gpu for room in rooms},
+        len(cluster.gpus) - request.limits.free_gpus,
     )
 
 
@@ -275,7 +297,7 @@ def _open_cluster(request: PlanRequest) -> Cluster:
 
 def _rooms(request: PlanRequest, cluster: Cluster) -> tuple[Room, ...]:
     sizes = Counter(gpu.type for gpu in cluster.gpus)
-    largest = max(sorted(sizes), key=sizes.__getitem__)
+    free = request.limits.free_gpus if len(sizes) == 1 else 0  # else: see `splits`
     survive = request.limits.survive
 
     def scopes(kind: GpuTypeName) -> int:
@@ -285,8 +307,7 @@ def _rooms(request: PlanRequest, cluster: Cluster) -> tuple[Room, ...]:
     return tuple(
         Room(
             gpu_type=kind,
-            budget_units=(sizes[kind] - (request.limits.free_gpus if kind == largest else 0))
-            * request.units_per_gpu,
+            budget_units=(sizes[kind] - free) * request.units_per_gpu,
             units_per_gpu=request.units_per_gpu,
             max_tensor_parallel=largest_domain(cluster, kind),
             scopes=scopes(kind) if survive is not None else 0,

@@ -1,6 +1,6 @@
 """How far GPUs reach: the largest rate that a budget sustains, the fewest units for a rate."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,8 @@ from scepsy.search.limits import Limits
 from scepsy.search.problem import Problem
 
 _LEAST_FACTOR = 1e-6
+_BISECTIONS = 14
+_FOUR_DIGITS = 1e-4
 
 
 class Reach(NamedTuple):
@@ -35,12 +37,18 @@ def reach_of(problem: Problem) -> Reach | None:
 
     Exact for one GPU type; for several to within a millionth.
     """
+    parts = list(problem.splits())
+    if len(parts) > 1:
+        found = [reach for part in parts if (reach := reach_of(part)) is not None]
+        return max(found, key=lambda reach: reach.factor, default=None)
     if len(problem.rooms) == 1:
         limits = problem.request.limits
         return largest_factor(problem.loads, problem.surfaces, problem.room, limits)
 
+    part = parts[0]
+
     def best(factor: float) -> Allocation | None:
-        scaled = problem.scaled(factor)
+        scaled = part.scaled(factor)
         llms = [o.costing(np.zeros(len(o))) for o in scaled.options()]
         choice = next(choices(llms, scaled.budgets), None)
         return None if choice is None else allocation(llms, choice)
@@ -49,12 +57,12 @@ def reach_of(problem: Problem) -> Reach | None:
     groups = best(low)
     if groups is None:
         return None
-    while (found := best(high)) is not None and high < 1 / _LEAST_FACTOR:
-        low, high, groups = high, high * 2, found
+    while (better := best(high)) is not None and high < 1 / _LEAST_FACTOR:
+        low, high, groups = high, high * 2, better
     while high - low > 1e-6 * high:
         middle = (low * high) ** 0.5 if high > 2 * low else (low + high) / 2
-        found = best(middle)
-        low, high, groups = (middle, high, found) if found else (low, middle, groups)
+        better = best(middle)
+        low, high, groups = (middle, high, better) if better else (low, middle, groups)
     prediction = problem.predict(groups)
     used = {s.stage.llm: s.utilization for w in prediction.workflows for s in w.stages}
     return Reach(low, min(used, key=lambda llm: (-used[llm], llm)))
@@ -144,3 +152,14 @@ def _units_for(steps: Sequence[tuple[Ints, Floats]], factor: float) -> float:
             return np.inf
         total += float(units[at])
     return total
+
+
+def bisect(holds: Callable[[float], bool], high: float) -> float:
+    """The largest factor below a bound that holds, to four digits; 0 if none of those tried."""
+    low = 0.0
+    for tried in range(2 * _BISECTIONS):
+        if high - low <= _FOUR_DIGITS * high or (low == 0 and tried >= _BISECTIONS):
+            break
+        middle = (low + high) / 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
