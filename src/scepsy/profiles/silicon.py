@@ -15,13 +15,13 @@ either: more of anything never makes a step faster.
 from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cache
-from itertools import pairwise
 
 from scepsy.errors import InfeasibleError, InputError, MissingError
 from scepsy.model.execution import BLOCK_TOKENS
 from scepsy.model.provenance import worst
 from scepsy.profiles.catalog import LlmSpec, find_gpu_type, find_llm
 from scepsy.profiles.gpu_fraction import decode_slowdown, fraction_provenance, prefill_slowdown
+from scepsy.profiles.line import Line
 from scepsy.profiles.step_table import StepTable, published_tables
 from scepsy.profiles.step_time import EngineSpec
 from scepsy.units import GIB, format_bytes
@@ -63,13 +63,13 @@ class TableStepTimes:
         )
         self._decodes, decode_s = _continued(table.decodes, decode_s)
         self._decode_s = _never_falling(decode_s)
-        self._base = _Line(
+        self._base = Line(
             _lower_hull(
                 _first_column(table.new_tokens, self._prefill_s)
                 + _first_column(table.decodes, self._decode_s)
             )
         )
-        self._decode_lines: dict[int, _Line] = {}
+        self._decode_lines: dict[int, Line] = {}
 
     def step_s(
         self,
@@ -115,7 +115,7 @@ class TableStepTimes:
         top = rows[i - 1]
         return low_s + (new_tokens - top) / (rows[i] - top) * (high_s - low_s)
 
-    def _decode_line(self, decodes: int) -> "_Line":
+    def _decode_line(self, decodes: int) -> Line:
         """Time of a decode step of that many calls against their summed context. Remembered."""
         line = self._decode_lines.get(decodes)
         if line is None:
@@ -124,37 +124,9 @@ class TableStepTimes:
             down = (decodes - rows[i - 1]) / (rows[i] - rows[i - 1])
             low, high = self._decode_s[i - 1], self._decode_s[i]
             values = [a + down * (b - a) for a, b in zip(low, high, strict=True)]
-            line = _Line(list(zip(self._contexts, values, strict=True)))
+            line = Line(list(zip(self._contexts, values, strict=True)))
             self._decode_lines[decodes] = line
         return line
-
-
-class _Line:
-    """A piecewise linear function, and its integral; the outermost pieces continue."""
-
-    __slots__ = ("_areas", "_slopes", "_values", "_xs")
-
-    def __init__(self, points: Sequence[tuple[float, float]]) -> None:
-        pairs = list(pairwise(points))
-        self._xs = [x for x, _ in points[1:-1]]
-        """Where one piece ends and the next begins."""
-        self._values = [(x, y) for x, y in points]
-        self._slopes = [(y1 - y0) / (x1 - x0) for (x0, y0), (x1, y1) in pairs]
-        self._areas = [0.0]
-        for (x0, y0), (x1, y1) in pairs:
-            self._areas.append(self._areas[-1] + (x1 - x0) * (y0 + y1) / 2)
-
-    def at(self, x: float) -> float:
-        """Value at x."""
-        i = bisect_right(self._xs, x)
-        x0, y0 = self._values[i]
-        return y0 + (x - x0) * self._slopes[i]
-
-    def integral(self, x: float) -> float:
-        """Area from the first point to x."""
-        i = bisect_right(self._xs, x)
-        x0, y0 = self._values[i]
-        return self._areas[i] + (x - x0) * (y0 + (x - x0) * self._slopes[i] / 2)
 
 
 def _context_grid(table: StepTable) -> list[int]:
@@ -172,7 +144,7 @@ def _decode_row(
     table: StepTable, row: int, contexts: Sequence[int], slowdown: float
 ) -> list[float]:
     """Times of a table's row at summed contexts; below its first context, that of the first."""
-    line = _Line(list(zip(table.context_tokens, table.decode_s[row], strict=True)))
+    line = Line(list(zip(table.context_tokens, table.decode_s[row], strict=True)))
     decodes, shortest = table.decodes[row], table.context_tokens[0]
     return [slowdown * line.at(max(context / decodes, shortest)) for context in contexts]
 
