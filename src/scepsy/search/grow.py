@@ -123,16 +123,18 @@ def _larger(problem: Problem, kind: GpuTypeName, more: int) -> Problem:
 def grown(cluster: Cluster, kind: GpuTypeName, more: int) -> Cluster:
     """A cluster with more GPUs of a type, on nodes and in racks of their own."""
     size = largest_domain(cluster, kind)
-    per_rack = size * _nodes_per_rack(cluster, kind)
+    per_rack = _nodes_per_rack(cluster, kind)
+    have = len({gpu.node for gpu in cluster.gpus})
     added = tuple(
         Gpu(
-            id=GpuId(f"more-{kind}-{n // size}/gpu-{n % size}"),
+            id=GpuId(f"more-{have + node}/gpu-{n % size}"),
             type=kind,
-            node=NodeName(f"more-{kind}-{n // size}"),
-            domain=DomainName(f"more-{kind}-{n // size}"),
-            rack=RackName(f"more-{kind}-{n // per_rack}"),
+            node=NodeName(f"more-{have + node}"),
+            domain=DomainName(f"more-{have + node}"),
+            rack=RackName(f"more-{have + node - node % per_rack}"),
         )
         for n in range(more)
+        for node in [n // size]
     )
     return Cluster((*cluster.gpus, *added), cluster.types)
 

@@ -5,14 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from scepsy.errors import InputError, UnknownNameError
+from scepsy.errors import InfeasibleError, InputError, UnknownNameError
 from scepsy.model.cluster import Cluster, GpuId, GpuType, GpuTypeName, regular_cluster
 from scepsy.model.plan import Plan, WorkflowRate
 from scepsy.model.slo import parse_slo
 from scepsy.model.workflow import LlmName, WorkflowName
 from scepsy.profiles.curve import ProfileSet
-from scepsy.search.explain import LimitsError, LlmTooBigError, SloError
+from scepsy.search.explain import LimitsError, LlmTooBigError, OverloadError, SloError
 from scepsy.search.goals import MAX_UTILIZATION, Goal
+from scepsy.search.grow import grown, more_gpus
 from scepsy.search.limits import Limits, LlmLimits, Scope, Target, parse_survive
 from scepsy.search.plan import best_plans, make_plan
 from scepsy.search.problem import Objective, PlanRequest, problem
@@ -90,6 +91,75 @@ def test_what_one_type_cannot_hold_is_spread_over_both() -> None:
     for replica in plan.placement.replicas:
         kind = plan.allocation.group(replica.llm).gpu_type
         assert {types[gpu] for gpu in replica.gpus} == {kind}
+
+
+def test_a_gpu_may_be_kept_free_of_either_type() -> None:
+    """The GPU that is left free is of the type that the plan can do without."""
+    asked = two_types(1, 2)
+    slow = [replace(c, capacity_per_s=c.capacity_per_s / 9) for c in asked.profiles.curves]
+    curves = [
+        slow[n] if c.key.gpu_type == A100.name else c for n, c in enumerate(asked.profiles.curves)
+    ]
+    asked = replace(asked, profiles=ProfileSet(tuple(curves)), limits=Limits(free_gpus=1))
+
+    plan = make_plan(replace(asked, rates=(WorkflowRate(W, 1.0),)))
+
+    types = {gpu.id: gpu.type for gpu in asked.cluster.gpus}
+    assert Counter(types[gpu] for gpu in plan.placement.used) == {H100.name: 1, A100.name: 1}
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(free_gpus=1), Limits(survive=Scope.NODE)])
+def test_with_several_gpu_types_more_of_each_are_proposed(limits: Limits) -> None:
+    """What is proposed of a type does; one less of it does not."""
+    asked = replace(two_types(2, 2), rates=(WorkflowRate(W, 20.0),), limits=limits)
+
+    with pytest.raises((OverloadError, LlmTooBigError)) as caught:
+        make_plan(asked)
+
+    more = more_gpus(problem(asked))
+    assert set(more) == {H100.name, A100.name}
+    for kind, gpus in more.items():
+        assert f"add {gpus} GPUs of {kind}" in (caught.value.hint or "")
+        make_plan(replace(asked, cluster=grown(asked.cluster, kind, gpus)))
+        with pytest.raises(InfeasibleError):
+            make_plan(replace(asked, cluster=grown(asked.cluster, kind, gpus - 1)))
+
+
+def test_with_several_gpu_types_more_meet_an_slo() -> None:
+    asked = replace(two_types(4, 4), slo=parse_slo("mean <= 7s"))
+    asked = replace(asked, rates=(WorkflowRate(W, 4.0),))
+
+    with pytest.raises(SloError, match="the closest is mean") as caught:
+        make_plan(asked)
+
+    assert set(caught.value.more_gpus) == {H100.name, A100.name}
+    for kind, gpus in caught.value.more_gpus.items():
+        assert make_plan(replace(asked, cluster=grown(asked.cluster, kind, gpus))).slo is not None
+
+
+def test_gpus_kept_free_by_name_are_known_to_the_answer() -> None:
+    """More GPUs are proposed beside those that stay free."""
+    limits = Limits(keep_free=frozenset({GpuId("node-0/gpu-1")}))
+
+    with pytest.raises(OverloadError) as caught:
+        make_plan(replace(request(4, rate_per_s=20.0), limits=limits))
+
+    with pytest.raises(OverloadError) as without:
+        make_plan(request(4, rate_per_s=20.0))
+    assert caught.value.fewest_gpus == (without.value.fewest_gpus or 0) + 1
+
+
+def test_a_low_rate_within_an_slo_has_four_digits_too() -> None:
+    """Far below what the GPUs sustain, the largest rate is still found to four digits."""
+    light_s = make_plan(request(2, rate_per_s=0.02)).prediction.workflows[0].execution_s_mean
+    asked = request(2, rate_per_s=0.001, slo=f"mean <= {light_s * (1 + 1e-5):.6f}s")
+
+    plan = make_plan(asked, Goal.RATE)
+
+    rate_per_s = plan.rates[0].rate_per_s
+    more = replace(asked, rates=(WorkflowRate(W, rate_per_s * 1.0002),))
+    with pytest.raises(SloError):
+        make_plan(more)
 
 
 def test_a_price_that_is_not_known_is_asked_for() -> None:
