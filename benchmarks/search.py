@@ -1,4 +1,7 @@
-"""Milliseconds to the best allocation and to a plan, by LLMs and GPUs, in tenths of a GPU.
+"""Seconds to the best allocation and to a plan, by LLMs and GPUs, in tenths of a GPU.
+
+    python -m benchmarks.search          # one JSON line on stdout; about two minutes
+    python -m benchmarks.search --docs   # writes the tables and the picture in docs/reference too
 
 On made-up profiles; beside them the whole `scepsy plan` process with its files, and its memory.
 
@@ -6,14 +9,17 @@ Two workflows, the second with every other LLM of the first. Each stage is profi
 3 fractions and 4 replica counts; the rates load the cluster by about half.
 """
 
-import subprocess
+import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from resource import RUSAGE_CHILDREN, getrusage
+from statistics import median
 from tempfile import TemporaryDirectory
-from time import perf_counter
+from time import perf_counter, process_time
 
 from benchmarks.host import report
+from benchmarks.process import Process, measured
+from benchmarks.search_results import Measured, Target, met, write_page
 from scepsy.model.cluster import GpuType, GpuTypeName, regular_cluster
 from scepsy.model.execution import Call, CallId, ExecutionId
 from scepsy.model.plan import Plan, WorkflowRate
@@ -27,7 +33,8 @@ from scepsy.search.problem import PlanRequest, problem
 from scepsy.traces.demand import ExecutionDemand, Spread, StageDemand, WorkflowDemand
 from scepsy.traces.store import SqliteTraceStore
 
-REPEATS = 5
+REPEATS, GROWTH_REPEATS = 5, 3
+GPUS_PER_NODE = 8
 GPU = GpuType(name=GpuTypeName("h100"), memory_bytes=80 * 1024**3)
 LOADS = (0.05, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95)
 ONE = Spread(mean=1.0, sd=0.0, p5=1.0, p95=1.0)
@@ -42,8 +49,8 @@ def a_request(llms: int, nodes: int) -> PlanRequest:
     return PlanRequest(
         demands=demands,
         profiles=ProfileSet(tuple(curves)),
-        cluster=regular_cluster(GPU, nodes=nodes, gpus_per_node=8),
-        rates=tuple(WorkflowRate(one.workflow, 8 * nodes / llms) for one in demands),
+        cluster=regular_cluster(GPU, nodes=nodes, gpus_per_node=GPUS_PER_NODE),
+        rates=tuple(WorkflowRate(one.workflow, GPUS_PER_NODE * nodes / llms) for one in demands),
     )
 
 
@@ -96,26 +103,37 @@ def a_curve(demand: StageDemand, degree: int, fraction: float, replicas: int) ->
     )
 
 
-def search_s(request: PlanRequest) -> float:
-    """Profiles to the best allocation, before placement."""
-    start = perf_counter()
+TARGETS = (
+    Target(llms=5, gpus=16, search_s=0.05),
+    Target(llms=50, gpus=1024, search_s=1.0),
+    Target(llms=200, gpus=10_000, search_s=20.0, peak_bytes=2 * 1024**3),
+)
+LLM_GROWTH = tuple((llms, 1024) for llms in (5, 10, 20, 40, 80, 160))
+GPU_GROWTH = tuple((20, gpus) for gpus in (32, 128, 512, 2048, 8192))
+
+
+def search_s(request: PlanRequest) -> tuple[float, float]:
+    """Time and CPU time from profiles to the best allocation, before placement."""
+    start, cpu = perf_counter(), process_time()
     asked = problem(request)
     next(choices(asked.options(), asked.budgets))
-    return perf_counter() - start
+    return perf_counter() - start, process_time() - cpu
 
 
-def plan_s(request: PlanRequest) -> tuple[float, Plan]:
-    """Profiles to a plan: placement and prediction included."""
-    start = perf_counter()
+def plan_s(request: PlanRequest) -> tuple[float, float, Plan]:
+    """Time and CPU time from profiles to a plan, placement and prediction included; the plan."""
+    start, cpu = perf_counter(), process_time()
     plan = make_plan(request)
-    return perf_counter() - start, plan
+    return perf_counter() - start, process_time() - cpu, plan
 
 
 def write_files(folder: Path, request: PlanRequest) -> None:
     """The files that `scepsy plan` reads: an execution of each workflow, profiles, a cluster."""
     save_profiles(folder / "profiles.json", request.profiles)
     nodes = len({gpu.node for gpu in request.cluster.gpus})
-    (folder / "cluster.yaml").write_text(f"nodes: [{{gpu: h100, gpus: 8, count: {nodes}}}]\n")
+    (folder / "cluster.yaml").write_text(
+        f"nodes: [{{gpu: h100, gpus: {GPUS_PER_NODE}, count: {nodes}}}]\n"
+    )
     calls: list[Call] = []
     for demand in request.demands:
         now_s = 0.0
@@ -138,47 +156,69 @@ def write_files(folder: Path, request: PlanRequest) -> None:
         store.append(calls)
 
 
-def process_s(folder: Path, request: PlanRequest) -> float:
-    """A whole `scepsy plan`, files to file."""
+def plan_process(request: PlanRequest, repeats: int) -> Process:
+    """Medians of whole `scepsy plan`s, files to file."""
     rates = [part for r in request.rates for part in ("--rate", f"{r.workflow}={r.rate_per_s}")]
-    files = ("--traces", "traces.db", "--profiles", "profiles.json", "--cluster", "cluster.yaml")
-    command = [sys.executable, "-m", "scepsy", "plan", *files, *rates, "--output", "plan.json"]
-    start = perf_counter()
-    subprocess.run(command, check=True, capture_output=True, cwd=folder)
-    return perf_counter() - start
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        write_files(folder, request)
+        files = [
+            part
+            for option in ("traces.db", "profiles.json", "cluster.yaml")
+            for part in (f"--{option.split('.')[0]}", str(folder / option))
+        ]
+        command = [sys.executable, "-m", "scepsy", "plan", *files, *rates]
+        runs = [measured([*command, "--output", str(folder / "plan.json")]) for _ in range(repeats)]
+    return Process(
+        wall_s=median(run.wall_s for run in runs),
+        cpu_s=median(run.cpu_s for run in runs),
+        peak_bytes=max(run.peak_bytes for run in runs),
+    )
 
 
-def median(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2]
+def measure(llms: int, gpus: int, repeats: int, *, process: bool) -> Measured:
+    """One size; the whole process only if asked for."""
+    say(f"{llms} LLMs, {gpus} GPUs")
+    request = a_request(llms, gpus // GPUS_PER_NODE)
+    plans = [plan_s(request) for _ in range(repeats)]
+    plan = plans[0][2]
+    searches = [search_s(request) for _ in range(repeats)]
+    return Measured(
+        llms=llms,
+        gpus=gpus,
+        repeats=repeats,
+        search_s=median(seconds for seconds, _ in searches),
+        search_cpu_s=median(cpu_s for _, cpu_s in searches),
+        plan_s=median(seconds for seconds, _, _ in plans),
+        plan_cpu_s=median(cpu_s for _, cpu_s, _ in plans),
+        above_bound=(plan.objective_s or 0) / (plan.bound_s or 1) - 1,
+        process=plan_process(request, repeats) if process else None,
+    )
 
 
-def measure(llms: int, nodes: int, *, process: bool = True) -> dict[str, float]:
-    """Milliseconds and how far the plan is from the bound, for one size."""
-    request = a_request(llms, nodes)
-    plans = [plan_s(request) for _ in range(REPEATS)]
-    plan = plans[0][1]
-    found = {
-        "search_ms": round(1e3 * median([search_s(request) for _ in range(REPEATS)]), 1),
-        "plan_ms": round(1e3 * median([seconds for seconds, _ in plans]), 1),
-        "above_bound": round((plan.objective_s or 0) / (plan.bound_s or 1) - 1, 4),
-    }
-    if process:
-        with TemporaryDirectory() as name:
-            write_files(Path(name), request)
-            whole = median([process_s(Path(name), request) for _ in range(REPEATS)])
-        found["process_ms"] = round(1e3 * whole, 1)
-        found["process_max_mib"] = round(getrusage(RUSAGE_CHILDREN).ru_maxrss / 1024, 0)
-    return found
+def say(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
-SIZES = ((5, 2), (10, 8), (50, 128), (200, 1250))
-LLM_GROWTH = ((5, 32), (10, 32), (20, 32), (40, 32), (80, 32))
-GPU_GROWTH = ((20, 4), (20, 16), (20, 64), (20, 256), (20, 1024))
+def main(*, docs: bool) -> None:
+    load = os.getloadavg()[0]
+    sizes = [measure(t.llms, t.gpus, REPEATS, process=True) for t in TARGETS]
+    by_llms, by_gpus = (
+        [measure(llms, gpus, GROWTH_REPEATS, process=False) for llms, gpus in growth]
+        for growth in (LLM_GROWTH, GPU_GROWTH)
+    )
+    if docs:
+        write_page(list(zip(TARGETS, sizes, strict=True)), by_llms, by_gpus, load)
+    report(
+        "search",
+        repeats=REPEATS,
+        load_before=load,
+        targets=[{**asdict(t), "met": met(t, got)} for t, got in zip(TARGETS, sizes, strict=True)],
+        sizes=[asdict(one) for one in sizes],
+        growth_in_llms=[asdict(one) for one in by_llms],
+        growth_in_gpus=[asdict(one) for one in by_gpus],
+    )
+
 
 if __name__ == "__main__":
-    sizes = {f"{llms}_llms_{8 * nodes}_gpus": measure(llms, nodes) for llms, nodes in SIZES}
-    growth = {
-        f"{llms}_llms_{8 * nodes}_gpus": measure(llms, nodes, process=False)
-        for llms, nodes in (*LLM_GROWTH, *GPU_GROWTH)
-    }
-    report("search", repeats=REPEATS, sizes=sizes, growth=growth)
+    main(docs="--docs" in sys.argv[1:])
