@@ -1,12 +1,12 @@
 """Streams of recorded executions through an allocation at a steady load."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from scepsy.model.plan import Allocation
 from scepsy.model.workflow import LlmName
 from scepsy.policy.route import LeastLoaded, MakeRouter
 from scepsy.profiles.step_time import EngineSpec
-from scepsy.sim.arrivals import OpenLoop, Stream, merged
+from scepsy.sim.arrivals import Arrival, OpenLoop, Stream, merged
 from scepsy.sim.fleet import Fleet, ServedGroup, replica_names
 from scepsy.sim.run import ServedExecution, Simulation, steady
 
@@ -46,10 +46,15 @@ def serve(
         warm_up: how many come before them.
         seed: decides arrivals and their order; equal seeds give equal results.
     """
+    arrivals = arriving(streams, executions=executions, seed=seed)
+    simulation = Simulation(OpenLoop(arrivals), fleet)
+    return steady(simulation, executions=executions, warm_up=warm_up)
+
+
+def arriving(streams: Sequence[Stream], *, executions: int, seed: int) -> Iterator[Arrival]:
+    """What arrives of all streams, by instants; about ``executions`` of them are a period."""
     total_per_s = sum(stream.rate_per_s for stream in streams)
-    arrivals = merged(
+    return merged(
         stream.arrivals(seed, max(1, round(executions * stream.rate_per_s / total_per_s)))
         for stream in streams
     )
-    simulation = Simulation(OpenLoop(arrivals), fleet)
-    return steady(simulation, executions=executions, warm_up=warm_up)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from scepsy.model.dependency import dependencies
 from scepsy.model.execution import Call
-from scepsy.model.workflow import Stage
+from scepsy.model.workflow import LlmName, Stage
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -116,7 +116,7 @@ class CallTableBuilder:
         self._rows: list[tuple[int, int, int, float, float, float, float]] = []
         self._edges: list[tuple[int, int]] = []
         self._tails_s: list[float] = []
-        self._seen: set[int] = set()
+        self._seen: dict[LlmName, set[int]] = {}
 
     def add(self, calls: Sequence[Call], end_s: float) -> None:
         """Add an execution: its calls that count, by start, at least one, and its end."""
@@ -168,17 +168,18 @@ class CallTableBuilder:
     def _fresh_tokens(self, call: Call) -> int:
         """What the engine said; else by blocks, which an ideal cache would still hold; else all.
 
-        A block's id stands for the whole prefix up to it, so those that are known come first.
+        A block's id stands for the whole prefix up to it, so those that are known come first. Each
+        LLM has its own KV: what another has seen does not count.
         """
-        blocks = call.prefix_blocks
+        blocks, seen = call.prefix_blocks, self._seen.setdefault(call.llm, set())
         low, high = 0, len(blocks)
         while low < high:
             middle = (low + high) // 2
-            if blocks[middle] in self._seen:
+            if blocks[middle] in seen:
                 low = middle + 1
             else:
                 high = middle
-        self._seen.update(blocks[low:], call.output_blocks)
+        seen.update(blocks[low:], call.output_blocks)
         cached = low * call.block_tokens if call.cached_tokens is None else call.cached_tokens
         return max(0, call.prompt_tokens - cached)
 

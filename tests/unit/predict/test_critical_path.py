@@ -120,6 +120,17 @@ def test_prompts_in_the_cache_take_no_prefill() -> None:
     assert latencies_s.tolist() == [1.0, 0.0]
 
 
+def test_what_another_llm_has_in_its_cache_is_computed_anew() -> None:
+    calls = execution(("big", 0, 1, 0), ("small", 2, 3, 0), ("big", 4, 5, 0))
+    same_prompt = tuple(
+        Call(**{**{n: getattr(c, n) for n in Call.__slots__}, "prefix_blocks": (7,)})
+        for c in calls.calls
+    )
+    found = demand([Execution(calls.id, WORKFLOW, same_prompt)])
+    assert found.calls is not None
+    assert found.calls.fresh_tokens.tolist() == [100.0, 100.0, 36.0]
+
+
 def test_the_tail_rises_with_the_load_and_the_number_of_executions_tames_it() -> None:
     """Latency that grows with load spreads; more executions at a time average the load out."""
     found = demand([execution(("big", 0, 2, 10), ("small", 2, 3, 10))])

@@ -1,0 +1,1 @@
+"""Recorded executions on plans: the reference that predictors are compared with."""
