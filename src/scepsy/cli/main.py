@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from scepsy import __version__
-from scepsy.cli import calibrate, demand, deploy, engine, gateway, plan, profile, traces
+from scepsy.cli import calibrate, demand, deploy, engine, gateway, plan, profile, simulate, traces
 from scepsy.cli.output import err, fail
 from scepsy.errors import ScepsyError
 
@@ -26,6 +26,7 @@ app.command()(engine.engine)
 app.command()(gateway.gateway)
 app.command()(profile.profile)
 app.command()(plan.plan)
+app.command()(simulate.simulate)
 app.command()(calibrate.calibrate)
 app.add_typer(deploy.app, name="deploy")
 

@@ -1,0 +1,252 @@
+"""``scepsy simulate``: serve a plan in virtual time, and ask what if."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scepsy.cli.output import JsonOption, print_json, progress, say
+from scepsy.errors import InputError
+
+if TYPE_CHECKING:
+    from scepsy.model.plan import Plan
+    from scepsy.sim.plan_run import NodeLoss, Setting
+    from scepsy.sim.run import ServedExecution
+
+BASE, WHAT_IF = "plan", "what if"
+
+
+def simulate(
+    *,
+    plan: Annotated[Path, typer.Argument(help="The plan, as `scepsy plan --output` wrote it.")],
+    traces: Annotated[Path, typer.Option(help="Trace store with the workflows' executions.")],
+    rate: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What if at another rate: `2x` the plan's rates, or `workflow=3` per second."
+        ),
+    ] = None,
+    without: Annotated[
+        list[str] | None, typer.Option(help="What if without this node. Repeatable.")
+    ] = None,
+    lose: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What if this node dies: `node-1@60` after 60 s, `node-1@60:180` until 180 s."
+        ),
+    ] = None,
+    route: Annotated[
+        str | None, typer.Option(help="What if routed by this policy. Default: the plan's.")
+    ] = None,
+    order: Annotated[
+        str, typer.Option(help="Which waiting call is first: `first-come`, `oldest-execution`.")
+    ] = "first-come",
+    arrivals: Annotated[
+        str,
+        typer.Option(
+            help="`poisson`; `bursty=3`, gaps that vary three times as much; `closed=8`, so many "
+            "users of each workflow who wait for their last; `recorded`, as it was, or `recorded=2`"
+            " times as fast."
+        ),
+    ] = "poisson",
+    executions: Annotated[int, typer.Option(min=2, help="Executions that are counted.")] = 400,
+    seed: Annotated[int, typer.Option(help="Of arrivals: equal seeds, equal results.")] = 0,
+    slo: Annotated[
+        str | None, typer.Option(help="Bound to count attainment by. Default: the plan's.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder for calls and executions (Parquet), timeline and plot."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Serve recorded executions by a plan in virtual time, with the gateway's own policies.
+
+    Prints latency and throughput beside what the plan predicts; with a what-if (`--rate`,
+    `--without`, `--lose`, `--route`) both the plan as it is and the changed one. With
+    `--output`: every call and execution as Parquet, a timeline for Perfetto, and a plot.
+
+    Example: `scepsy simulate plan.json --traces traces.db --without node-1 --rate 2x
+    --output simulated`
+    """
+    from scepsy.cli.simulate_view import print_comparison
+    from scepsy.files.plan_file import load_plan
+    from scepsy.model.slo import parse_slo
+    from scepsy.policy.order import find_order
+    from scepsy.policy.route import find_policy
+    from scepsy.sim.plan_run import Setting
+    from scepsy.sim.summary import summary
+
+    made = load_plan(plan)
+    bound = made.slo if slo is None else parse_slo(slo)
+    base = _with_arrivals(
+        Setting(
+            rates=made.rates,
+            make_router=find_policy(made.route),
+            order=find_order(order),
+            executions=executions,
+            warm_up=executions // 4,
+            seed=seed,
+        ),
+        arrivals,
+    )
+    changes = _Changes(tuple(rate or ()), tuple(without or ()), tuple(lose or ()), route)
+    settings = {BASE: base}
+    if changes.any:
+        settings[WHAT_IF] = _changed(base, changes)
+    found = _simulated(made, traces, settings)
+    summaries = {name: summary(several, bound) for name, several in found.items()}
+    if as_json:
+        print_json({"prediction": made.prediction, "simulated": summaries})
+    else:
+        print_comparison(made, summaries)
+    if output is not None:
+        _write(output, found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Changes:
+    """What the options ask to be different from the plan."""
+
+    rates: tuple[str, ...]
+    without: tuple[str, ...]
+    losses: tuple[str, ...]
+    route: str | None
+
+    @property
+    def any(self) -> bool:
+        return bool(self.rates or self.without or self.losses or self.route)
+
+
+def _with_arrivals(setting: "Setting", text: str) -> "Setting":
+    """Raises ``InputError`` where the text is no way to arrive."""
+    kind, _, number = text.partition("=")
+    try:
+        if kind == "poisson" and not number:
+            return setting
+        if kind == "bursty":
+            return replace(setting, burstiness=_positive(float(number)))
+        if kind == "closed":
+            return replace(setting, users=int(_positive(int(number))))
+        if kind == "recorded":
+            return replace(setting, speed=_positive(float(number or 1)))
+    except ValueError:
+        pass
+    raise InputError(
+        f"`--arrivals {text}` is no way to arrive",
+        hint="known: poisson, bursty=3, closed=8, recorded, recorded=2",
+    )
+
+
+def _positive(number: float) -> float:
+    if not 0 < number < float("inf"):
+        raise ValueError
+    return number
+
+
+def _changed(base: "Setting", changes: _Changes) -> "Setting":
+    from scepsy.model.cluster import NodeName
+    from scepsy.policy.route import find_policy
+
+    changed = replace(
+        base,
+        without=frozenset(map(NodeName, changes.without)),
+        losses=tuple(map(_loss, changes.losses)),
+        make_router=find_policy(changes.route) if changes.route else base.make_router,
+    )
+    for text in changes.rates:
+        changed = _with_rate(changed, text)
+    return changed
+
+
+def _with_rate(setting: "Setting", text: str) -> "Setting":
+    from scepsy.model.plan import WorkflowRate
+
+    name, _, number = text.rpartition("=")
+    times = not name and number.endswith("x")
+    try:
+        value = _positive(float(number.removesuffix("x") if times else number))
+    except ValueError:
+        raise InputError(
+            f"`--rate {text}` is not a rate", hint="write it like `--rate 2x` or `--rate rag=3`"
+        ) from None
+    known = [rate.workflow for rate in setting.rates]
+    if times:
+        several = tuple(WorkflowRate(r.workflow, value * r.rate_per_s) for r in setting.rates)
+        return replace(setting, rates=several, speed=value * setting.speed)
+    if name not in known and (name or len(known) > 1):
+        raise InputError(
+            f"`--rate {text}`: the plan has no such workflow", hint=f"it has {', '.join(known)}"
+        )
+    wanted = name or known[0]
+    return replace(
+        setting,
+        rates=tuple(
+            WorkflowRate(r.workflow, value) if r.workflow == wanted else r for r in setting.rates
+        ),
+    )
+
+
+def _loss(text: str) -> "NodeLoss":
+    from scepsy.model.cluster import NodeName
+    from scepsy.sim.plan_run import NodeLoss
+
+    node, _, times = text.rpartition("@")
+    at, _, back = times.partition(":")
+    try:
+        at_s, back_s = float(at), float(back or "inf")
+    except ValueError:
+        node = ""
+    if not node or at_s < 0 or back_s <= at_s:
+        raise InputError(
+            f"`--lose {text}` does not say which node and when",
+            hint="write it like `--lose node-1@60` or `--lose node-1@60:180`",
+        )
+    return NodeLoss(NodeName(node), at_s, back_s)
+
+
+def _simulated(
+    plan: "Plan", traces: Path, settings: "dict[str, Setting]"
+) -> "dict[str, tuple[ServedExecution, ...]]":
+    from scepsy.profiles.silicon import engine_spec
+    from scepsy.sim.plan_run import simulate_plan
+    from scepsy.sim.script import scripts
+    from scepsy.traces.store import SqliteTraceStore
+
+    with SqliteTraceStore.open(traces, create=False) as store, progress("reading traces"):
+        recorded = {rate.workflow: scripts(store.executions(rate.workflow)) for rate in plan.rates}
+    found = {}
+    for name, setting in settings.items():
+        total = sum(map(len, recorded.values())) if setting.speed else setting.executions
+        with progress(f"simulating: {name}", total=total) as advance:
+            found[name] = simulate_plan(
+                plan,
+                recorded,
+                lambda llm, gpu, degree, fraction: engine_spec(
+                    llm, gpu, tensor_parallel=degree, gpu_fraction=fraction
+                ),
+                setting,
+                on_end=advance,
+            )
+    return found
+
+
+def _write(folder: Path, found: "dict[str, tuple[ServedExecution, ...]]") -> None:
+    """All files of the variant that was asked for last; the plot compares all of them."""
+    from scepsy.report.simulated import draw_latencies, write_executions
+    from scepsy.report.timeline import write_timeline
+    from scepsy.sim.records import as_recorded_execution
+    from scepsy.traces.files import export
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {folder}: {error.strerror}") from error
+    last: Sequence[ServedExecution] = list(found.values())[-1]
+    calls = export(folder / "calls.parquet", map(as_recorded_execution, last))
+    write_executions(folder / "executions.parquet", last)
+    write_timeline(folder / "timeline.json.gz", last)
+    draw_latencies(folder / "latency.svg", found)
+    say(f"wrote {folder}: {len(last)} executions, {calls} calls, timeline.json.gz, latency.svg")

@@ -1,0 +1,168 @@
+"""A plan in virtual time, and what if: fewer nodes, other rates, nodes that are lost meanwhile."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from scepsy.errors import InfeasibleError, InputError, UnknownNameError
+from scepsy.model.cluster import GpuId, GpuTypeName, NodeName
+from scepsy.model.plan import PlacedReplica, Plan, WorkflowRate
+from scepsy.model.workflow import LlmName, WorkflowName
+from scepsy.policy.order import OrderPolicy, first_come
+from scepsy.policy.route import LeastLoaded, MakeRouter
+from scepsy.profiles.step_time import EngineSpec
+from scepsy.sim.arrivals import (
+    Arrival,
+    ArrivalSource,
+    ClosedLoop,
+    OpenLoop,
+    Stream,
+    as_recorded,
+    merged,
+)
+from scepsy.sim.fleet import Fleet, ServedGroup
+from scepsy.sim.run import Fault, FaultySimulation, ServedExecution
+from scepsy.sim.script import Script
+
+SpecOf = Callable[[LlmName, GpuTypeName, int, float], EngineSpec]
+"""What a replica of an LLM can do on a GPU type, at a TP degree and GPU fraction."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLoss:
+    """A node that dies, and when its replicas serve again."""
+
+    node: NodeName
+    at_s: float
+    back_s: float = float("inf")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What a plan is simulated under."""
+
+    rates: tuple[WorkflowRate, ...] = ()
+    burstiness: float = 1.0
+    """Of arrivals: see ``Stream``."""
+    users: int = 0
+    """In place of rates: so many users of each workflow, each waiting for its last execution."""
+    think_s: float = 0.0
+    speed: float = 0.0
+    """In place of rates: executions arrive once as recorded, faster by this; 0: not so."""
+    without: frozenset[NodeName] = frozenset()
+    """Nodes whose replicas are not there."""
+    losses: tuple[NodeLoss, ...] = ()
+    make_router: MakeRouter = LeastLoaded
+    order: OrderPolicy = first_come
+    executions: int = 200
+    """Counted over all workflows, where arrivals do not end by themselves."""
+    warm_up: int = 50
+    """Executions that come before those."""
+    seed: int = 0
+
+
+def simulate_plan(
+    plan: Plan,
+    scripts: Mapping[WorkflowName, Sequence[Script]],
+    spec_of: SpecOf,
+    setting: Setting,
+    *,
+    on_end: Callable[[], object] = lambda: None,
+) -> tuple[ServedExecution, ...]:
+    """The counted executions, by arrival, all ended.
+
+    Args:
+        plan: whose replicas serve.
+        scripts: the executions of each workflow; only those of workflows that arrive count.
+        spec_of: gives the engines.
+        setting: what arrives, and what is different from the plan.
+        on_end: called as each counted execution ends.
+
+    Raises:
+        UnknownNameError: a node that the cluster does not have.
+        InfeasibleError: an LLM has no replica left from the start.
+        InputError: a call can never fit the KV cache of its LLM's engines.
+    """
+    fleet = Fleet(replica_groups(plan, spec_of, setting.without), make_router=setting.make_router)
+    simulation = FaultySimulation(
+        _source(scripts, setting), fleet, _faults(plan, setting), order=setting.order
+    )
+    first = 0 if setting.speed else setting.warm_up
+    last = sum(map(len, scripts.values())) if setting.speed else first + setting.executions
+    counted: list[ServedExecution] = []
+    for execution in simulation.run():
+        if first <= execution.number < last:
+            counted.append(execution)
+            on_end()
+            if len(counted) == last - first:
+                break
+    return tuple(sorted(counted, key=lambda each: each.number))
+
+
+def replica_groups(
+    plan: Plan, spec_of: SpecOf, without: frozenset[NodeName] = frozenset()
+) -> Iterator[ServedGroup]:
+    """The plan's replicas by LLM, but for those that need a GPU of certain nodes.
+
+    Raises:
+        UnknownNameError: a node that the cluster does not have.
+        InfeasibleError: an LLM has no replica left.
+    """
+    for node in without:
+        _check_node(plan, node)
+    for group in plan.allocation.groups:
+        names = [
+            replica.name
+            for replica in plan.placement.replicas
+            if replica.llm == group.llm and not without & _nodes(plan, replica)
+        ]
+        if not names:
+            raise InfeasibleError(
+                f"without {', '.join(sorted(without))} no replica of {group.llm} is left",
+                hint="plan with `--survive 1 node`, or leave another node out",
+            )
+        spec = spec_of(group.llm, group.gpu_type, group.tensor_parallel, group.gpu_fraction)
+        yield ServedGroup(group.llm, spec, tuple(names))
+
+
+def _source(scripts: Mapping[WorkflowName, Sequence[Script]], setting: Setting) -> ArrivalSource:
+    if setting.speed:
+        return OpenLoop(as_recorded(chain(*scripts.values()), speed=setting.speed))
+    if setting.users:
+        every = tuple(chain(*scripts.values()))
+        users = setting.users * len(scripts)
+        return ClosedLoop(every, users=users, think_s=setting.think_s, seed=setting.seed)
+    if not setting.rates:
+        raise InputError("nothing arrives: there is no rate", hint="give one with --rate")
+    total_per_s = sum(rate.rate_per_s for rate in setting.rates)
+
+    def arrivals(rate: WorkflowRate) -> Iterator[Arrival]:
+        stream = Stream(
+            scripts=tuple(scripts[rate.workflow]),
+            rate_per_s=rate.rate_per_s,
+            burstiness=setting.burstiness,
+        )
+        period = max(1, round(setting.executions * rate.rate_per_s / total_per_s))
+        return stream.arrivals(setting.seed, period)
+
+    return OpenLoop(merged(map(arrivals, setting.rates)))
+
+
+def _faults(plan: Plan, setting: Setting) -> Iterator[Fault]:
+    for loss in setting.losses:
+        _check_node(plan, loss.node)
+        for replica in plan.placement.replicas:
+            nodes = _nodes(plan, replica)
+            if loss.node in nodes and not setting.without & nodes:
+                yield Fault(loss.at_s, replica.llm, replica.name, loss.back_s)
+
+
+def _nodes(plan: Plan, replica: PlacedReplica) -> frozenset[NodeName]:
+    gpus: frozenset[GpuId] = frozenset(replica.gpus)
+    return frozenset(gpu.node for gpu in plan.cluster.gpus if gpu.id in gpus)
+
+
+def _check_node(plan: Plan, node: NodeName) -> None:
+    known = dict.fromkeys(gpu.node for gpu in plan.cluster.gpus)
+    if node not in known:
+        raise UnknownNameError("node", node, known)
