@@ -1,0 +1,1 @@
+"""The published evaluation, regenerated from seeds: `python -m benchmarks.paper`."""
