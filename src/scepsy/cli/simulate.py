@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
+from scepsy.cli import simulate_options as given
 from scepsy.cli.output import JsonOption, print_json, progress, say
 from scepsy.errors import InputError
 
@@ -20,46 +19,18 @@ BASE, WHAT_IF = "plan", "what if"
 
 def simulate(
     *,
-    plan: Annotated[Path, typer.Argument(help="The plan, as `scepsy plan --output` wrote it.")],
-    traces: Annotated[Path, typer.Option(help="Trace store with the workflows' executions.")],
-    rate: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="What if at another rate: `2x` the plan's rates, or `workflow=3` per second."
-        ),
-    ] = None,
-    without: Annotated[
-        list[str] | None, typer.Option(help="What if without this node. Repeatable.")
-    ] = None,
-    lose: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="What if this node dies: `node-1@60` after 60 s, `node-1@60:180` until 180 s."
-        ),
-    ] = None,
-    route: Annotated[
-        str | None, typer.Option(help="What if routed by this policy. Default: the plan's.")
-    ] = None,
-    order: Annotated[
-        str, typer.Option(help="Which waiting call is first: `first-come`, `oldest-execution`.")
-    ] = "first-come",
-    arrivals: Annotated[
-        str,
-        typer.Option(
-            help="`poisson`; `bursty=3`, gaps that vary three times as much; `closed=8`, so many "
-            "users of each workflow who wait for their last; `recorded`, as it was, or `recorded=2`"
-            " times as fast."
-        ),
-    ] = "poisson",
-    executions: Annotated[int, typer.Option(min=2, help="Executions that are counted.")] = 400,
-    seed: Annotated[int, typer.Option(help="Of arrivals: equal seeds, equal results.")] = 0,
-    slo: Annotated[
-        str | None, typer.Option(help="Bound to count attainment by. Default: the plan's.")
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(help="Folder for calls and executions (Parquet), timeline and plot."),
-    ] = None,
+    plan: given.PlanPath,
+    traces: given.Traces,
+    rate: given.Rates = None,
+    without: given.Without = None,
+    lose: given.Losses = None,
+    route: given.Route = None,
+    order: given.Order = "first-come",
+    arrivals: given.ArrivalsText = "poisson",
+    executions: given.Executions = 400,
+    seed: given.Seed = 0,
+    slo: given.SloText = None,
+    output: given.Output = None,
     as_json: JsonOption = False,
 ) -> None:
     """Serve recorded executions by a plan in virtual time, with the gateway's own policies.
