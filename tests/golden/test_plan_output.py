@@ -266,6 +266,8 @@ def test_goals_and_limits_reach_the_planner(scene: Path, tmp_path: Path) -> None
     assert pinned["verifier"]["replicas"] >= 2  # type: ignore[operator]
     whole = groups(planned("--target", "whole-gpus", "--survive", "1 node"))
     assert all(group["gpu_fraction"] == 1 and group["replicas"] >= 2 for group in whole.values())  # type: ignore[operator]
+    told = plan(scene, *TWO_RATES, "--target", "whole-gpus", "--survive", "1 node").stdout
+    assert "the worst to lose: mean latency" in told
     fewest = planned("--goal", "gpus", "--slo", "mean <= 60s")
     used = {gpu for r in fewest["placement"]["replicas"] for gpu in r["gpus"]}  # type: ignore[index]
     assert len(used) < 8

@@ -19,6 +19,7 @@ from scepsy.model.cluster import (
     GpuTypeName,
     NodeName,
     RackName,
+    regular_cluster,
 )
 from scepsy.model.plan import Allocation, Plan, WorkflowRate, WorkflowWeight
 from scepsy.model.provenance import Provenance
@@ -27,8 +28,10 @@ from scepsy.model.workflow import LlmName, Stage, WorkflowName
 from scepsy.profiles.curve import ProfileCurve, ProfileKey, ProfilePoint, ProfileSet
 from scepsy.search.exhaustive import EnumeratedPlan, enumerate_all, enumerate_plans
 from scepsy.search.fair import OTHERS
+from scepsy.search.find import NoPlan, find_plans
 from scepsy.search.frontier import Room, WeightedWorkflow
 from scepsy.search.goals import MAX_UTILIZATION, Goal
+from scepsy.search.grow import grown
 from scepsy.search.limits import Limits, LlmLimits, Scope, Target
 from scepsy.search.plan import best_plans, make_plan
 from scepsy.search.problem import Objective, PlanRequest, problem, slo_value_s
@@ -420,3 +423,36 @@ def test_no_plan_has_larger_rates(seed: int, within_slo: bool) -> None:
     factor = plan.rates[0].rate_per_s / given_per_s / (1 if asked.slo else MAX_UTILIZATION)
     assert brute_force(at_rates(asked, factor * (1 - 1e-6)))
     assert not brute_force(at_rates(asked, factor * (1 + 2e-4)))
+
+
+def tenths_request(seed: int) -> PlanRequest:
+    """2-5 LLMs shared by two workflows, in tenths of up to 32 GPUs: too many for brute force."""
+    rng = random.Random(seed)
+    kind = GpuType(name=GpuTypeName("gpu"), memory_bytes=MEMORY_BYTES)
+    nodes, gpus_per_node = rng.randint(1, 4), rng.choice([2, 4, 8])
+    llms = [LlmName(f"llm-{n}") for n in range(rng.randint(2, 5))]
+    stages = {name: [Stage(WorkflowName(name), llm) for llm in llms] for name in ("a", "b")}
+    return PlanRequest(
+        demands=tuple(a_demand(rng, name, own) for name, own in stages.items()),
+        profiles=some_profiles(rng, [s for own in stages.values() for s in own], [kind.name], 10),
+        cluster=regular_cluster(kind, nodes=nodes, gpus_per_node=gpus_per_node),
+        rates=tuple(WorkflowRate(WorkflowName(n), 10 ** rng.uniform(-1, 0.7)) for n in stages),
+    )
+
+
+@pytest.mark.no_cover
+@settings(max_examples=60, deadline=None)
+@given(seeds, st.booleans(), st.sampled_from([1, 2, 8]))
+def test_a_plan_for_a_larger_cluster_is_never_slower(seed: int, tenths: bool, more: int) -> None:
+    """With placement, and so with what the packing heuristic gives away."""
+    asked = tenths_request(seed) if tenths else a_request(seed)
+    kind = asked.cluster.gpus[seed % len(asked.cluster.gpus)].type
+    try:
+        plans = find_plans(problem(asked), 1)
+    except MissingError:
+        return
+    larger = find_plans(problem(replace(asked, cluster=grown(asked.cluster, kind, more))), 1)
+
+    if not isinstance(plans, NoPlan):
+        assert not isinstance(larger, NoPlan)
+        assert (larger[0].objective_s or 0.0) <= (plans[0].objective_s or 0.0) * (1 + REL)

@@ -8,6 +8,7 @@ from scepsy.cli.output import out, print_table
 from scepsy.model.plan import Plan, ReplicaGroup
 from scepsy.place.exact import Proof
 from scepsy.place.moves import StepKind
+from scepsy.search.loss import Loss
 from scepsy.search.replan import Change
 from scepsy.search.sweep import FrontierPoint
 from scepsy.search.why import GpuChange, Why
@@ -104,6 +105,22 @@ def print_change(change: Change) -> None:
         if step.moves_to is not None:
             line += f" (moves to {', '.join(step.moves_to)})"
         out.print(escape(line), soft_wrap=True)
+
+
+def print_loss(plan: Plan, loss: Loss) -> None:
+    """Print how slow the plan is without the node or rack that is the worst to lose."""
+    now_s = plan.objective_s or 0.0
+    line = (
+        f"Without {loss.lost}, the worst to lose: mean latency "
+        f"{format_duration(loss.objective_s)} instead of {format_duration(now_s)} "
+        f"({loss.objective_s / now_s - 1:+.1%})"
+    )
+    workflows = loss.prediction.workflows
+    if len(workflows) > 1:
+        each = (f"{w.workflow} {format_duration(w.execution_s_mean)}" for w in workflows)
+        line += f": {', '.join(each)}"
+    out.print()
+    out.print(escape(line), soft_wrap=True)
 
 
 def proof_line(plan: Plan, proof: Proof) -> str:

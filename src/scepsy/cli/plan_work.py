@@ -11,6 +11,7 @@ from scepsy.cli.plan_more_view import (
     print_best,
     print_change,
     print_frontier,
+    print_loss,
     print_why,
     proof_line,
 )
@@ -20,6 +21,7 @@ from scepsy.files.plan_file import dump_plan, load_plan, save_plan
 from scepsy.model.plan import Plan
 from scepsy.place.exact import Proof, place_exactly
 from scepsy.search.goals import Goal
+from scepsy.search.loss import worst_loss
 from scepsy.search.plan import best_plans, plan_for
 from scepsy.search.problem import PlanRequest, Problem, problem, slo_value_s
 from scepsy.search.rank import COMPARED, PREDICTOR, ranked
@@ -85,6 +87,8 @@ def run(request: PlanRequest, wanted: Wanted) -> None:
     if running is not None:
         change = change_to(plans[0], running)
     _tell(plans, change, proof, why(asked, plans[0]) if wanted.why else None, wanted)
+    if not wanted.as_json and (loss := worst_loss(asked, plans[0])) is not None:
+        print_loss(plans[0], loss)
     if wanted.output is not None:
         save_plan(wanted.output, plans[0])
         say(f"wrote {wanted.output}")

@@ -59,7 +59,11 @@ def _as_it_runs(problem: Problem, running: Plan, found: Plan) -> Iterator[Plan]:
     placed = {gpu for replica in running.placement.replicas for gpu in replica.gpus}
     if {load.llm for load in problem.loads} != {g.llm for g in groups.groups}:
         return
-    if not placed <= gpus or not all(_allowed(problem, group) for group in groups.groups):
+    if (
+        not placed <= gpus
+        or len(placed) > problem.gpus
+        or not all(_allowed(problem, group) for group in groups.groups)
+    ):
         return
     prediction = problem.predict(groups)
     if any(w.execution_s_mean == float("inf") for w in prediction.workflows):
@@ -120,7 +124,7 @@ def _keeping(problem: Problem, groups: Allocation, running: Plan) -> Iterator[Pl
             units_per_gpu=problem.room.units_per_gpu,
             rules=replace(rules, kept=kept),
         )
-        if isinstance(placement, Placement):
+        if isinstance(placement, Placement) and len(placement.used) <= problem.gpus:
             yield placement
             return
 

@@ -7,7 +7,7 @@ import pytest
 
 from scepsy.errors import InfeasibleError, InputError, UnknownNameError
 from scepsy.model.cluster import Cluster, GpuId, GpuType, GpuTypeName, regular_cluster
-from scepsy.model.plan import Plan, WorkflowRate
+from scepsy.model.plan import Allocation, Plan, WorkflowRate
 from scepsy.model.slo import parse_slo
 from scepsy.model.workflow import LlmName, WorkflowName
 from scepsy.profiles.curve import ProfileSet
@@ -15,6 +15,7 @@ from scepsy.search.explain import LimitsError, LlmTooBigError, OverloadError, Sl
 from scepsy.search.goals import MAX_UTILIZATION, Goal
 from scepsy.search.grow import grown, more_gpus
 from scepsy.search.limits import Limits, LlmLimits, Scope, Target, parse_survive
+from scepsy.search.loss import worst_loss
 from scepsy.search.plan import best_plans, make_plan
 from scepsy.search.problem import Objective, PlanRequest, problem
 from tests.unit.search.made_up import BIG, H100, SMALL, demand, profiles, request
@@ -274,6 +275,25 @@ def test_any_node_may_be_lost() -> None:
             )
             assert curve is not None
             assert 2.0 * demands[group.llm] < left[group.llm] * curve.capacity_per_s
+
+
+def test_the_latency_after_the_worst_loss_is_told() -> None:
+    """It is that of the replicas that are left; no node's loss is worse."""
+    asked = replace(request(12, nodes=3), limits=Limits(survive=Scope.NODE))
+    plan = make_plan(asked)
+    loss = worst_loss(problem(asked), plan)
+
+    assert loss is not None
+    assert (plan.objective_s or 0.0) <= loss.objective_s < float("inf")
+    nodes = {gpu.id: gpu.node for gpu in asked.cluster.gpus}
+    means_s = []
+    for lost in sorted(set(nodes.values())):
+        left = Counter(r.llm for r in plan.placement.replicas if nodes[r.gpus[0]] != lost)
+        groups = tuple(replace(g, replicas=left[g.llm]) for g in plan.allocation.groups)
+        prediction = problem(asked).predict(Allocation(groups))
+        means_s.append(prediction.workflows[0].execution_s_mean)
+    assert loss.objective_s == pytest.approx(max(means_s))
+    assert worst_loss(problem(request(8)), make_plan(request(8))) is None
 
 
 def test_one_node_cannot_be_survived() -> None:
