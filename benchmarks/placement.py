@@ -2,12 +2,14 @@
 
 300 random clusters of up to 64 GPUs, with allocations that fill them to some degree. Counted: how
 often the heuristic finds no placement where there is one, how often it touches as few GPUs as is
-proven to be possible, and by how many it is off. And seconds to place on 10,000 GPUs.
+proven to be possible, and by how many it is off. And seconds to place on 10,000 GPUs. ``passed``
+says which targets were met. Another seed may be given: python -m benchmarks.placement 11
 """
 
 import random
+import sys
 from collections import Counter
-from time import perf_counter
+from time import perf_counter, process_time
 
 from benchmarks.host import report
 from scepsy.model.cluster import (
@@ -29,6 +31,8 @@ from scepsy.place.pack import pack
 from scepsy.place.topology import ReplicaShape
 
 SEED, CLUSTERS, LIMIT_S, REPEATS = 7, 300, 15.0, 3
+AT_BOUND_FRACTION, LARGE_S = 0.95, 3.0
+"""Targets; and none missed, none more than one GPU above the bound."""
 TYPES = tuple(GpuType(name=GpuTypeName(name), memory_bytes=1) for name in ("a", "b"))
 FORMS = ((1, 1), (2, 1), (2, 2), (4, 2), (4, 4), (8, 2), (8, 4), (8, 8))
 """GPUs of a node and of its NVLink domains."""
@@ -106,8 +110,8 @@ def bound(groups: Allocation) -> int:
     )
 
 
-def compare() -> dict[str, object]:
-    rng = random.Random(SEED)
+def compare(seed: int) -> Counter[str]:
+    rng = random.Random(seed)
     counts: Counter[str] = Counter()
     for _ in range(CLUSTERS):
         cluster = a_cluster(rng)
@@ -127,6 +131,12 @@ def compare() -> dict[str, object]:
         counts["placed"] += 1
         above = len(start.used) - proof.touched_bound
         counts["at_bound" if above == 0 else "one_above" if above == 1 else "more_above"] += 1
+        counts["not_closed"] += not proof.proven
+    return counts
+
+
+def figures(counts: Counter[str], large: tuple[float, float]) -> dict[str, object]:
+    """What is reported of the counts, and which targets they meet."""
     return {
         "clusters": CLUSTERS,
         "placed": counts["placed"],
@@ -136,11 +146,23 @@ def compare() -> dict[str, object]:
         "at_bound": counts["at_bound"],
         "one_above": counts["one_above"],
         "more_above": counts["more_above"],
+        "not_closed": counts["not_closed"],
+        "place_10000_gpus_s": round(large[0], 2),
+        "place_10000_gpus_cpu_s": round(large[1], 2),
+        "passed": {
+            "none_missed": counts["missed"] == 0 and counts["open"] == 0,
+            "at_bound": counts["at_bound"] >= AT_BOUND_FRACTION * counts["placed"],
+            "none_more_than_one_above": counts["more_above"] == 0,
+            "place_10000_gpus": large[1] <= LARGE_S,
+        },
     }
 
 
-def large_s() -> float:
-    """Seconds to place 200 LLMs on 10,000 GPUs, the median of some runs."""
+def large_s() -> tuple[float, float]:
+    """Seconds to place 200 LLMs on 10,000 GPUs, the least of some runs, and of the processor.
+
+    Placing is one thread that waits for nothing: on a quiet machine the two are the same.
+    """
     rng = random.Random(SEED)
     cluster = regular_cluster(TYPES[0], nodes=1250, gpus_per_node=8)
     groups = []
@@ -158,12 +180,16 @@ def large_s() -> float:
         )
     times = []
     for _ in range(REPEATS):
-        start = perf_counter()
+        start, cpu = perf_counter(), process_time()
         assert isinstance(pack(Allocation(tuple(groups)), cluster), Placement)
-        times.append(perf_counter() - start)
-    return sorted(times)[REPEATS // 2]
+        times.append((perf_counter() - start, process_time() - cpu))
+    return min(took for took, _ in times), min(cpu for _, cpu in times)
 
 
 if __name__ == "__main__":
-    large = round(large_s(), 2)
-    report("placement", repeats=REPEATS, seed=SEED, place_10000_gpus_s=large, **compare())
+    wanted = int(sys.argv[1]) if len(sys.argv) > 1 else SEED
+    start = perf_counter()
+    large = large_s()
+    shown = figures(compare(wanted), large)
+    took = round(perf_counter() - start, 1)
+    report("placement", repeats=REPEATS, seed=wanted, took_s=took, **shown)

@@ -100,6 +100,16 @@ class Attempt:
                 queue.push(number)
         return None
 
+    def rooms(self) -> list[tuple[int, int, int, bool]]:
+        """Each GPU with units free, least first: domain, number, units, whether it is untouched."""
+        found = [
+            (number, at, free, free == self._units_per_gpu)
+            for number, domain in enumerate(self._domains)
+            for at, free in enumerate(domain.free)
+            if free
+        ]
+        return sorted(found, key=lambda room: room[2])
+
     def kinds(self, group: Group) -> Iterator[tuple[_Kind, dict[int, None]]]:
         """The kinds of domain that a replica of the group may sit on."""
         for kind, numbers in self._kinds.items():

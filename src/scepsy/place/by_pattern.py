@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from scepsy.model.cluster import Cluster, GpuId, GpuTypeName, NvlinkDomain
+from scepsy.model.cluster import Cluster, Gpu, GpuId, GpuTypeName
 from scepsy.model.plan import Allocation, Placement
 from scepsy.model.workflow import LlmName
 from scepsy.place.bounds import least_gpus
@@ -46,6 +46,16 @@ class _Class:
     """The LLM of each."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    """GPUs that the model need not tell apart: of a domain, or of several where none is shared."""
+
+    type: GpuTypeName
+    gpus: tuple[Gpu, ...]
+    widest: int
+    """GPUs that a replica on it may have."""
+
+
 def can_count(
     allocation: Allocation, cluster: Cluster, units_per_gpu: int, rules: PlaceRules
 ) -> bool:
@@ -69,10 +79,12 @@ class ByPattern(Model):
     ) -> None:
         super().__init__()
         self._allocation = allocation
-        self._domains = cluster.domains
         self._units_per_gpu = units_per_gpu
         self._rules = rules
+        self._named = bool(rules.max_together or rules.equal_shares)
+        """Whether it matters which node or rack a domain is of."""
         self._classes = _classes(allocation, units_per_gpu, rules)
+        self._pools = self._pools_of(cluster)
         self._replicas: dict[tuple[int, int], cp_model.IntVar] = {}
         """By class and domain."""
         self._sizes: dict[GpuTypeName, list[int]] = {}
@@ -81,7 +93,7 @@ class ByPattern(Model):
             self._sizes[kind], self._patterns[kind] = self._patterns_of(kind)
         self._gpus: dict[int, list[cp_model.IntVar]] = {}
         """GPUs of a domain that hold each pattern."""
-        for number, domain in enumerate(self._domains):
+        for number, domain in enumerate(self._pools):
             if domain.type in self._patterns:
                 self._fill(number, domain)
         self._place_all()
@@ -128,7 +140,7 @@ class ByPattern(Model):
         self, number: int, filled: Sequence[_Pattern]
     ) -> Iterator[tuple[int, tuple[GpuId, ...]]]:
         """The GPUs of each replica of a domain: the widest first, each where most is left."""
-        domain = self._domains[number]
+        domain = self._pools[number]
         left = [list(pattern) for pattern in filled]
         for at in sorted(self._here(number), key=lambda at: -self._classes[at].shape.gpus):
             shape = self._classes[at].shape
@@ -138,6 +150,19 @@ class ByPattern(Model):
                 for gpu in chosen:
                     left[gpu][size] -= 1
                 yield at, tuple(domain.gpus[gpu].id for gpu in sorted(chosen))
+
+    def _pools_of(self, cluster: Cluster) -> list[_Pool]:
+        """The domains; those where no replica has several GPUs as one, if no rule names them."""
+        pools = []
+        single: dict[GpuTypeName, list[Gpu]] = {}
+        for domain in cluster.domains:
+            widths = [one.shape.gpus for one in self._classes if one.type == domain.type]
+            widest = max((width for width in widths if width <= len(domain.gpus)), default=1)
+            if widest == 1 and not self._named:
+                single.setdefault(domain.type, []).extend(domain.gpus)
+            else:
+                pools.append(_Pool(domain.type, domain.gpus, widest))
+        return pools + [_Pool(kind, tuple(gpus), 1) for kind, gpus in single.items()]
 
     def _patterns_of(self, kind: GpuTypeName) -> tuple[list[int], list[_Pattern]]:
         """The sizes of the shards of a GPU type, largest first, and the patterns of them."""
@@ -150,21 +175,21 @@ class ByPattern(Model):
         return sizes, [p for p in _patterns(sizes, most, self._units_per_gpu) if any(p)]
 
     def _patterns_at(self, number: int) -> list[_Pattern]:
-        return self._patterns[self._domains[number].type]
+        return self._patterns[self._pools[number].type]
 
     def _units(self, number: int, pattern: _Pattern) -> int:
-        sizes = self._sizes[self._domains[number].type]
+        sizes = self._sizes[self._pools[number].type]
         return sum(units * n for units, n in zip(sizes, pattern, strict=True))
 
     def _here(self, number: int) -> list[int]:
         """The classes that a domain may hold."""
         return [at for at in range(len(self._classes)) if (at, number) in self._replicas]
 
-    def _fill(self, number: int, domain: NvlinkDomain) -> None:
+    def _fill(self, number: int, domain: _Pool) -> None:
         """The variables of a domain, and that its GPUs hold just its replicas' shards."""
         size = len(domain.gpus)
         for at, one in enumerate(self._classes):
-            if one.type == domain.type and one.shape.gpus <= size:
+            if one.type == domain.type and one.shape.gpus <= domain.widest:
                 most = self._units_per_gpu // one.shape.units * size // one.shape.gpus
                 self._replicas[at, number] = self.cp.new_int_var(0, min(len(one.llms), most), "")
         patterns = self._patterns[domain.type]
@@ -182,6 +207,17 @@ class ByPattern(Model):
             self.cp.add(sum(n * x for n, x in zip(held, gpus, strict=True)) == shards)
             if max(wide, default=1) > 1:
                 self._can_be_dealt(held, gpus, wide)
+        self._wide_ones_touch(number)
+
+    def _wide_ones_touch(self, number: int) -> None:
+        """A pool that holds a wide replica has as many GPUs touched: it lets the solver prove."""
+        here = [(self._classes[at].shape, self._replicas[at, number]) for at in self._here(number)]
+        room = self._units_per_gpu * len(self._pools[number].gpus)
+        for width in {shape.gpus for shape, _ in here} - {1}:
+            wide = [(shape, x) for shape, x in here if shape.gpus >= width]
+            there = self.cp.new_bool_var("")
+            self.cp.add(sum(s.gpus * s.units * x for s, x in wide) <= room * there)
+            self.cp.add(sum(self._gpus[number]) >= width * there)
 
     def _can_be_dealt(
         self,
@@ -209,7 +245,7 @@ class ByPattern(Model):
             self.cp.add(self._touched_of(kind) >= least_gpus(shapes, self._units_per_gpu))
 
     def _touched_of(self, kind: GpuTypeName) -> "cp_model.LinearExprT":
-        return sum(x for n, own in self._gpus.items() if self._domains[n].type == kind for x in own)
+        return sum(x for n, own in self._gpus.items() if self._pools[n].type == kind for x in own)
 
     def _rule_bounds(self) -> None:
         for kind, most in self._rules.max_gpus.items():
@@ -217,7 +253,7 @@ class ByPattern(Model):
         scopes: dict[str, list[int]] = {}
         nodes: dict[str, list[int]] = {}
         for number in self._gpus:
-            first = self._domains[number].gpus[0]
+            first = self._pools[number].gpus[0]
             scopes.setdefault(self._rules.scope(first), []).append(number)
             nodes.setdefault(first.node, []).append(number)
         for at, one in enumerate(self._classes):
@@ -243,11 +279,12 @@ class ByPattern(Model):
         """Domains that may be exchanged for each other."""
         alike: dict[Hashable, list[int]] = {}
         for number in self._gpus:
-            domain = self._domains[number]
+            domain = self._pools[number]
             first = domain.gpus[0]
-            named = bool(self._rules.max_together or self._rules.equal_shares)
-            where = (first.node, first.rack) if named else None
-            alike.setdefault((domain.type, len(domain.gpus), where), []).append(number)
+            where = (first.node, first.rack) if self._named else None
+            alike.setdefault((domain.type, len(domain.gpus), domain.widest, where), []).append(
+                number
+            )
         return list(alike.values())
 
     def _keys(self, number: int) -> list[int]:
@@ -276,7 +313,7 @@ class ByPattern(Model):
         self, placement: Placement
     ) -> tuple[Counter[tuple[int, int]], dict[int, Counter[_Pattern]]]:
         """What a placement has of each class in each domain, and GPUs of each pattern."""
-        domain_of = {gpu.id: n for n, d in enumerate(self._domains) for gpu in d.gpus}
+        domain_of = {gpu.id: n for n, pool in enumerate(self._pools) for gpu in pool.gpus}
         class_of = {llm: at for at, one in enumerate(self._classes) for llm in one.llms}
         replicas: Counter[tuple[int, int]] = Counter()
         held: dict[GpuId, Counter[int]] = {}
@@ -288,7 +325,7 @@ class ByPattern(Model):
         patterns: dict[int, Counter[_Pattern]] = {number: Counter() for number in self._gpus}
         for gpu, shards in held.items():
             number = domain_of[gpu]
-            sizes = self._sizes[self._domains[number].type]
+            sizes = self._sizes[self._pools[number].type]
             patterns[number][tuple(shards[units] for units in sizes)] += 1
         return replicas, patterns
 

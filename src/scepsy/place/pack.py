@@ -18,6 +18,8 @@ from scepsy.model.plan import Allocation, PlacedReplica, Placement
 from scepsy.model.workflow import LlmName
 from scepsy.place.attempt import Attempt, Group
 from scepsy.place.bounds import least_gpus
+from scepsy.place.fill import fill
+from scepsy.place.merge import Merge, Where
 from scepsy.place.rules import NO_RULES, PlaceRules
 from scepsy.place.topology import UNITS_PER_GPU, ReplicaShape, fraction_units
 
@@ -62,6 +64,10 @@ _ORDERS: tuple[_Order, ...] = (
 )
 
 
+_WAYS = tuple(product(_ORDERS, (True, False)))
+"""Orders, and whether replicas lie loosely."""
+
+
 def pack(
     allocation: Allocation,
     cluster: Cluster,
@@ -77,13 +83,13 @@ def pack(
         InputError: a group's fraction is not a whole number of units.
     """
     groups = groups_of(allocation, units_per_gpu, rules)
-    where: dict[LlmName, list[tuple[GpuId, ...]]] = {}
+    where: dict[LlmName, Sequence[tuple[GpuId, ...]]] = {}
     for kind in sorted({group.type for group in groups}):
         own = [group for group in groups if group.type == kind]
-        best = _Packing(own, _only(cluster, kind), units_per_gpu, rules).best()
+        best = _Packing(own, _only(cluster, kind), units_per_gpu, rules).placed()
         if isinstance(best, Unplaced):
             return best
-        where |= {group.llm: list(best.gpus(group.llm)) for group in own}
+        where |= best
     return deal_names(allocation, rules.kept, where)
 
 
@@ -114,10 +120,23 @@ class _Packing:
         self._rules = replace(rules, kept=self._kept)
         self._bound = least_gpus([(g.shape, g.replicas) for g in groups], units_per_gpu)
         self._most = min(len(cluster.gpus), rules.max_gpus.get(groups[0].type, _NO_BOUND))
+        self._free = rules == replace(NO_RULES, max_gpus=rules.max_gpus)
+        """Whether replicas may sit wherever there is room."""
         self._best: Attempt | None = None
         self._failed: list[Unplaced] = []
 
-    def best(self) -> Attempt | Unplaced:
+    def placed(self) -> Where | Unplaced:
+        """Where the replicas sit at best, or why the attempt that came furthest failed."""
+        best = self._tried()
+        if isinstance(best, Unplaced):
+            return best
+        where = {group.llm: list(best.gpus(group.llm)) for group in self._groups}
+        if best.quality[0] == self._bound or not self._free:
+            return where
+        merge = Merge(self._groups, self._cluster, self._units_per_gpu, self._squeezed, where)
+        return merge.run(self._bound) or where
+
+    def _tried(self) -> Attempt | Unplaced:
         """The best attempt, or why the one that came furthest failed."""
         hopeless = self._bound > self._most
         for order, spread in product(_ORDERS, (True, False)):
@@ -144,6 +163,28 @@ class _Packing:
                 self._promote(sorted(self._groups, key=order), part, spread=False, loose=loose)
                 if self._best is not before:
                     break
+            if self._best is before and self._free:
+                filled = (self._filled(self._groups, part, *way) for way in _WAYS)
+                if (found := next(filter(None, filled), None)) is not None:
+                    self._accept(found)
+
+    def _squeezed(self, groups: Sequence[Group], cluster: Cluster) -> Attempt | None:
+        """Some groups on a part of the cluster; None where no way was found."""
+        for order, loose in _WAYS:
+            attempt = Attempt(cluster, self._units_per_gpu, NO_RULES, spread=False, loose=loose)
+            if attempt.run(sorted(groups, key=order)) is None:
+                return attempt
+        filled = (self._filled(groups, cluster, *way) for way in _WAYS)
+        return next(filter(None, filled), None)
+
+    def _filled(
+        self, groups: Sequence[Group], cluster: Cluster, order: _Order, loose: bool
+    ) -> Attempt | None:
+        """Wide replicas in some order, then one GPU after the other filled with the others."""
+        attempt = Attempt(cluster, self._units_per_gpu, NO_RULES, spread=False, loose=loose)
+        wide = [group for group in sorted(groups, key=order) if group.shape.gpus > 1]
+        stuck = attempt.run(wide) or fill(attempt, [g for g in groups if g.shape.gpus == 1])
+        return attempt if stuck is None else None
 
     def _promote(
         self, ordered: list[Group], cluster: Cluster, *, spread: bool, loose: bool = False

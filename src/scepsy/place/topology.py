@@ -1,7 +1,7 @@
 """A cluster as placement sees it: domains of numbered GPUs, each with some units free."""
 
 from bisect import insort
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -88,6 +88,11 @@ class Domain:
     def free_units(self) -> int:
         """Units free on all its GPUs."""
         return self._free_units
+
+    @property
+    def free(self) -> Sequence[int]:
+        """Units free on each of its GPUs."""
+        return self._free
 
     def choose(self, found: Fit) -> tuple[int, ...]:
         """The GPUs of a fit, by number: of those equally free the first."""

@@ -7,6 +7,7 @@ from scepsy.model.cluster import GpuType, GpuTypeName, regular_cluster
 from scepsy.model.plan import Allocation, Placement, ReplicaGroup
 from scepsy.model.workflow import LlmName
 from scepsy.place.bounds import least_gpus
+from scepsy.place.fill import fullest
 from scepsy.place.pack import Unplaced, pack
 from scepsy.place.topology import ReplicaShape, resized
 
@@ -67,6 +68,34 @@ def test_tensor_parallel_fractions_share_gpus() -> None:
     placement = placed(groups(("a", 4, 4, 0.5)), nodes=2, gpus_per_node=4)
 
     assert set(placement.used.values()) == {1.0}
+
+
+def test_gpus_are_filled_with_what_goes_into_them_best() -> None:
+    """48 tenths on 5 GPUs: three of 4 + 3 + 3 and two of 3 + 3 + 3, not 4 + 4 first."""
+    wanted = groups(("a", 1, 12, 0.3), ("b", 1, 3, 0.4))
+
+    assert len(placed(wanted, nodes=8, gpus_per_node=1).used) == 5
+
+
+def test_domains_are_repacked_together() -> None:
+    """5 x TP 2 x 0.4 lie two on a pair of GPUs; that the fifth shares with others takes 3 GPUs."""
+    wanted = groups(("a", 2, 5, 0.4), ("b", 1, 1, 0.1))
+
+    assert len(placed(wanted, nodes=2, gpus_per_node=4).used) == 5
+
+
+@pytest.mark.parametrize(
+    ("room", "most", "counts"),
+    [
+        (10, (9, 9, 9), (1, 0, 1)),  # 7 + 3
+        (8, (9, 9, 9), (0, 2, 0)),  # 4 + 4 is full, 7 is not
+        (10, (0, 9, 9), (0, 1, 2)),
+        (10, (0, 9, 1), (0, 2, 0)),  # 8: nothing fills more
+        (2, (9, 9, 9), (0, 0, 0)),
+    ],
+)
+def test_the_fullest_choice(room: int, most: tuple[int, ...], counts: tuple[int, ...]) -> None:
+    assert fullest(room, (7, 4, 3), most) == counts
 
 
 def test_what_finds_no_place_is_named() -> None:
