@@ -7,11 +7,15 @@ size of its checkpoint, whose experts are in MXFP4. KV is in bfloat16 for all.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from scepsy.errors import InputError, UnknownNameError
 from scepsy.model.cluster import GpuType, GpuTypeName
 from scepsy.model.provenance import Provenance
 from scepsy.model.workflow import LlmName
+from scepsy.profiles.config_file import read_config
+from scepsy.profiles.silicon_fit.architecture import Architecture
+from scepsy.profiles.silicon_fit.configuration import Precision
 from scepsy.units import GIB
 
 
@@ -39,6 +43,10 @@ class LlmSpec:
     table: str
     """The ``hf_name`` whose step table it uses: its own, or that of an equal architecture."""
     aliases: tuple[str, ...] = ()
+    precision: Precision = Precision.BF16
+    """What most of the weights are stored in."""
+    architecture: Architecture | None = None
+    """None where a published one has its name."""
 
     def __post_init__(self) -> None:
         sizes = (self.weight_bytes, self.layers, self.kv_heads, self.head_dim, self.kv_dtype_bytes)
@@ -71,6 +79,7 @@ def _llm(  # noqa: PLR0913  (a row of the table below)
     kind: LlmKind = LlmKind.GENERATE,
     table: str | None = None,
     aliases: tuple[str, ...] = (),
+    precision: Precision = Precision.BF16,
 ) -> LlmSpec:
     return LlmSpec(
         name=LlmName(name),
@@ -82,6 +91,7 @@ def _llm(  # noqa: PLR0913  (a row of the table below)
         kind=kind,
         table=table or hf_name,
         aliases=aliases,
+        precision=precision,
     )
 
 
@@ -95,7 +105,14 @@ LLMS: tuple[LlmSpec, ...] = (
     _llm("qwen3-1.7b", "Qwen/Qwen3-1.7B", 1_720_574_976 * _BF16, layers=28),
     _llm("qwen3-8b", "Qwen/Qwen3-8B", 8_190_735_360 * _BF16, layers=36),
     _llm("qwen3-32b", "Qwen/Qwen3-32B", 32_762_123_264 * _BF16, layers=64),
-    _llm("qwen3-30b-a3b", "Qwen/Qwen3-30B-A3B", 30_532_122_624 * _BF16, layers=48, kv_heads=4),
+    _llm(
+        "qwen3-30b-a3b",
+        "Qwen/Qwen3-30B-A3B",
+        30_532_122_624 * _BF16,
+        layers=48,
+        kv_heads=4,
+        aliases=("Qwen/Qwen3-30B-A3B-Instruct-2507",),
+    ),
     _llm(
         "qwen3-embedding-0.6b",
         "Qwen/Qwen3-Embedding-0.6B",
@@ -134,8 +151,22 @@ LLMS: tuple[LlmSpec, ...] = (
             "meta-llama/Meta-Llama-3.1-70B-Instruct",
         ),
     ),
-    _llm("gpt-oss-20b", "openai/gpt-oss-20b", round(12.8 * GIB), layers=24, head_dim=64),
-    _llm("gpt-oss-120b", "openai/gpt-oss-120b", round(60.8 * GIB), layers=36, head_dim=64),
+    _llm(
+        "gpt-oss-20b",
+        "openai/gpt-oss-20b",
+        round(12.8 * GIB),
+        layers=24,
+        head_dim=64,
+        precision=Precision.FP4,
+    ),
+    _llm(
+        "gpt-oss-120b",
+        "openai/gpt-oss-120b",
+        round(60.8 * GIB),
+        layers=36,
+        head_dim=64,
+        precision=Precision.FP4,
+    ),
 )
 """All LLMs known by name. Their generated text and vocabulary play no part."""
 
@@ -159,9 +190,25 @@ _LLM_BY_NAME = {
 def find_llm(name: str) -> LlmSpec:
     """The LLM of a short name or of a name on the Hugging Face hub, in any case.
 
+    A name that ends in ``.json`` is the path of an LLM's ``config.json``.
+
     Raises:
         UnknownNameError: none of the known LLMs is called that.
+        MissingError: no such file.
+        InputError: the file does not describe a decoder whose step times can be told.
     """
+    if name.endswith(".json"):
+        described = read_config(Path(name))
+        return LlmSpec(
+            name=LlmName(described.architecture.name),
+            hf_name=name,
+            weight_bytes=described.weight_bytes,
+            layers=described.architecture.layers,
+            kv_heads=described.kv_heads,
+            head_dim=described.head_dim,
+            table=name,
+            architecture=described.architecture,
+        )
     llm = _LLM_BY_NAME.get(name.casefold())
     if llm is None:
         raise UnknownNameError("LLM", name, (llm.name for llm in LLMS))

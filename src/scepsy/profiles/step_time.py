@@ -4,7 +4,7 @@ Times are those of one model on one GPU type at one tensor parallel degree and G
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from scepsy.errors import InputError
 from scepsy.model.execution import BLOCK_TOKENS
@@ -37,6 +37,42 @@ class StepTimes(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class BatchShape:
+    """What a step computes, call by call as far as that matters."""
+
+    prefills: tuple[tuple[int, int], ...]
+    """Of each call in prefill: new prompt tokens, at least 1, and tokens that it has in KV."""
+    decodes: int
+    decode_context_tokens: int
+    """Tokens in KV of the calls that decode, summed."""
+    longest_decode_tokens: int
+    """Tokens in KV of the one of them that has most."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the step computes."""
+        return self.decodes + sum(new for new, _ in self.prefills)
+
+    @property
+    def sequences(self) -> int:
+        """Calls in the step."""
+        return self.decodes + len(self.prefills)
+
+
+@runtime_checkable
+class BatchStepTimes(StepTimes, Protocol):
+    """Step times that know how a step's tokens are spread over its calls."""
+
+    def batch_step_s(self, batch: BatchShape) -> float:
+        """Seconds of one step."""
+        ...
+
+    def batch_run_s(self, batch: BatchShape, steps: int) -> float:
+        """Seconds of ``steps`` pure decode steps in a row, each context growing by 1 token."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSpec:
     """All that the engine model needs to know of one replica."""
@@ -52,6 +88,9 @@ class EngineSpec:
     provenance: Provenance = Provenance.SIMULATED
     source: str = ""
     """Which data the times come from, e.g. ``aiconfigurator-core 0.12.0, vllm 0.24.0, h100``."""
+
+    error_fraction: float | None = None
+    """Relative error of step times that 9 of 10 stay within; None: as usual for the provenance."""
 
     def __post_init__(self) -> None:
         if min(self.kv_blocks, self.block_tokens, self.max_seqs, self.chunk_tokens) < 1:

@@ -59,6 +59,13 @@ class DecodeBatch:
         self.context_tokens += steps * len(self._calls)
 
     @property
+    def longest_tokens(self) -> int:
+        """Tokens in KV of the call that has most; 0 without calls."""
+        return max(
+            (d.kv_tokens - d.joined_step + self.steps for d in self._calls.values()), default=0
+        )
+
+    @property
     def steps_left(self) -> int:
         """Steps until the first call ends; there must be a call."""
         while self._calls.get(self._ends[0][2].call_id) is not self._ends[0][2]:

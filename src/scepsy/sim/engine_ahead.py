@@ -6,7 +6,7 @@ what a call that ended held is free one step later. When nothing is left to comp
 waits for no plan: the next call starts at once.
 """
 
-from scepsy.profiles.step_time import EngineSpec
+from scepsy.profiles.step_time import BatchShape, BatchStepTimes, EngineSpec
 from scepsy.sim.engine import Engine
 from scepsy.sim.engine_call import Finished
 from scepsy.sim.sequence import Sequence
@@ -21,11 +21,22 @@ class EngineAhead(Engine):
 
     def __init__(self, spec: EngineSpec) -> None:
         super().__init__(spec)
+        if isinstance(spec.times, BatchStepTimes):
+            self._times = _SpreadTimes(self, spec.times)
         self._seats = self._max_seqs
         self._planned_s = -_INF
         """When the step under way, or the next to begin, was planned."""
         self._left: list[tuple[Sequence, int]] = []
         """Calls that ended, with their tokens in KV, which the plan of this step still held."""
+
+    def batch(self) -> BatchShape:
+        """What the step under way, or the first of the run of steps, computes."""
+        return BatchShape(
+            tuple((s.chunk_tokens, s.computed_tokens) for s in self._prefilling if s.chunk_tokens),
+            len(self._batch),
+            self._batch.context_tokens,
+            self._batch.longest_tokens,
+        )
 
     def _complete(self) -> None:
         steps = self._run_steps
@@ -63,3 +74,27 @@ class EngineAhead(Engine):
             self._free(sequence, tokens)
         self._left.clear()
         self._max_seqs = self._seats
+
+
+class _SpreadTimes:
+    """Step times of what an engine's batch is made of, asked for by its sums."""
+
+    def __init__(self, engine: EngineAhead, times: BatchStepTimes) -> None:
+        self._engine, self._times = engine, times
+        self._asked: tuple[int, int] | None = None
+        self._batch = BatchShape((), 0, 0, 0)
+
+    def step_s(
+        self,
+        *,
+        prefill_tokens: int,  # noqa: ARG002  (the batch has it)
+        prefill_context_tokens: int,  # noqa: ARG002
+        decodes: int,  # noqa: ARG002
+        decode_context_tokens: int,  # noqa: ARG002
+    ) -> float:
+        return self._times.batch_step_s(self._engine.batch())
+
+    def decode_run_s(self, *, decodes: int, decode_context_tokens: int, steps: int) -> float:
+        if self._asked != (decodes, decode_context_tokens):
+            self._asked, self._batch = (decodes, decode_context_tokens), self._engine.batch()
+        return self._times.batch_run_s(self._batch, steps)
