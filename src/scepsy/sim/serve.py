@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from scepsy.model.plan import Allocation
 from scepsy.model.workflow import LlmName
+from scepsy.policy.order import OrderPolicy, first_come
 from scepsy.policy.route import LeastLoaded, MakeRouter
 from scepsy.profiles.step_time import EngineSpec
 from scepsy.sim.arrivals import Arrival, OpenLoop, Stream, merged
-from scepsy.sim.fleet import Fleet, ServedGroup, replica_names
+from scepsy.sim.fleet import Fleet, ServedGroup, Serving, replica_names
 from scepsy.sim.run import ServedExecution, Simulation, steady
 
 
@@ -32,22 +33,29 @@ def fleet_of(
 
 
 def serve(
-    streams: Sequence[Stream], fleet: Fleet, *, executions: int, warm_up: int, seed: int
+    streams: Sequence[Stream],
+    serving: Serving,
+    *,
+    executions: int,
+    warm_up: int,
+    seed: int,
+    order: OrderPolicy = first_come,
 ) -> tuple[ServedExecution, ...]:
-    """Run streams through idle replicas; give executions in their order of arrival, all ended.
+    """Run streams through what is idle; give executions in their order of arrival, all ended.
 
     Load goes on until the last of them has ended, so that none runs in a plan that empties. About
     ``executions`` of all streams are a period, over which rates are exact.
 
     Args:
         streams: the workflows, each with a rate.
-        fleet: idle, at time 0.
+        serving: idle, at time 0.
         executions: how many are given, over all streams.
         warm_up: how many come before them.
         seed: decides arrivals and their order; equal seeds give equal results.
+        order: which of the calls that wait in an engine comes first.
     """
     arrivals = arriving(streams, executions=executions, seed=seed)
-    simulation = Simulation(OpenLoop(arrivals), fleet)
+    simulation = Simulation(OpenLoop(arrivals), serving, order=order)
     return steady(simulation, executions=executions, warm_up=warm_up)
 
 
