@@ -12,6 +12,7 @@ from scepsy.model.cluster import GpuTypeName
 from scepsy.model.execution import Call, CallId, ExecutionId
 from scepsy.model.provenance import Provenance
 from scepsy.model.workflow import LlmName, Stage, WorkflowName
+from scepsy.profiles.silicon_fit.step_weights import OTHER_LLM_ERROR_FRACTION
 from scepsy.profiles.store import load_profiles
 from scepsy.traces.store import SqliteTraceStore
 
@@ -92,3 +93,24 @@ def test_what_cannot_be_profiled_is_said(store: Path, tmp_path: Path) -> None:
     SqliteTraceStore.open(empty).close()
     assert isinstance(error(quick(empty, output)), MissingError)
     assert not output.exists()
+
+
+def test_an_llm_without_published_step_times_is_profiled_by_the_fit(
+    store: Path, tmp_path: Path
+) -> None:
+    """An LLM given by its architecture; the error bar goes into the profile, and is printed."""
+    config = tmp_path / "config.json"
+    config.write_text(
+        '{"hidden_size": 5120, "num_hidden_layers": 40, "num_attention_heads": 32,'
+        ' "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 131072,'
+        ' "intermediate_size": 14336, "torch_dtype": "bfloat16"}',
+        encoding="utf-8",
+    )
+    output = tmp_path / "profiles.json"
+    result = quick(store, output, f"--map=qwen3-8b={config}")
+    assert result.exit_code == 0, result.output
+    curve = load_profiles(output).curve(STAGE, GpuTypeName("h100"), 1, 1.0, 1)
+    assert curve is not None
+    assert curve.provenance is Provenance.EXTRAPOLATED
+    assert curve.error_fraction == OTHER_LLM_ERROR_FRACTION
+    assert f"extrapolated ±{OTHER_LLM_ERROR_FRACTION:.0%}" in result.stdout

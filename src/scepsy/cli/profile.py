@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 MapOption = Annotated[
     list[str] | None,
-    typer.Option("--map", help="Read a recorded LLM as a known one: `gpt-4o=qwen3-32b`."),
+    typer.Option(
+        "--map",
+        help="Read a recorded LLM as a known one, `gpt-4o=qwen3-32b`, or as one given by the "
+        "config.json of its checkpoint: `gpt-4o=llms/mine/config.json`.",
+    ),
 ]
 EngineOption = Annotated[
     str | None,
@@ -65,8 +69,8 @@ def profile(
 ) -> None:
     """Profile every recorded stage: replay its calls at rising loads, up to saturation.
 
-    It runs on the engine model, with published step times of the GPU; or, with `--engine`, on a
-    live engine over HTTP: the stages of the LLMs that it serves, in as much time as that takes.
+    It runs on the engine model, with step times that are published or else fitted; or, with
+    `--engine`, on a live engine over HTTP: the stages of the LLMs that it serves, in real time.
 
     Example: `scepsy profile --traces traces.db --gpu h100 --output profiles.json`
     """
@@ -330,5 +334,10 @@ def _rows(curves: Sequence["ProfileCurve"]) -> Iterator[tuple[str, ...]]:
             f"{curve.capacity_per_s:.3g}",
             f"{curve.latency_s(0.0):.3g}",
             f"{curve.latency_s(0.8):.3g}",
-            curve.provenance.value,
+            _provenance(curve),
         )
+
+
+def _provenance(curve: "ProfileCurve") -> str:
+    bar = "" if curve.error_fraction is None else f" ±{curve.error_fraction:.0%}"
+    return f"{curve.provenance}{bar}"

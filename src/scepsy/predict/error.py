@@ -80,7 +80,7 @@ def _sampling_error(demand: StageDemand) -> float:
 
 
 def _curve_error(stage: StagePrediction, allocation: Allocation, profiles: ProfileSet) -> float:
-    """By provenance, and by how far the last profiled load has to be stretched."""
+    """The curve's own, or by provenance; and by how far its last load has to be stretched."""
     group = allocation.group(stage.stage.llm)
     curve = profiles.curve(
         stage.stage, group.gpu_type, group.tensor_parallel, group.gpu_fraction, group.replicas
@@ -88,4 +88,5 @@ def _curve_error(stage: StagePrediction, allocation: Allocation, profiles: Profi
     last = curve.points[-1].utilization if curve is not None else 0.0
     reach = (1 - last) / (1 - stage.utilization) if last < stage.utilization < 1 else 1.0
     provenance = stage.provenance if curve is None else curve.provenance
-    return CURVE_ERROR[provenance] + max(0.0, reach - 1)
+    known = None if curve is None else curve.error_fraction
+    return (CURVE_ERROR[provenance] if known is None else known) + max(0.0, reach - 1)

@@ -60,6 +60,8 @@ class ProfileCurve:
     provenance: Provenance
     source: str
     """What was measured, with versions, for a person to read."""
+    error_fraction: float | None = None
+    """Relative error of its times that 9 of 10 stay within; None: as usual for the provenance."""
 
     def __post_init__(self) -> None:
         if not self.capacity_per_s > 0 or not self.points:
@@ -158,6 +160,9 @@ def _between(low: ProfileCurve, high: ProfileCurve, weight: float, key: ProfileK
         points=rising(_mix_points(low.point(u), high.point(u), weight, u) for u in loads),
         provenance=worst((low.provenance, high.provenance, Provenance.INTERPOLATED)),
         source=low.source if low.source == high.source else f"{low.source}; {high.source}",
+        error_fraction=max(
+            (e for e in (low.error_fraction, high.error_fraction) if e is not None), default=None
+        ),
     )
 
 

@@ -18,10 +18,20 @@ from functools import cache
 
 from scepsy.errors import InfeasibleError, InputError, MissingError
 from scepsy.model.execution import BLOCK_TOKENS
-from scepsy.model.provenance import worst
+from scepsy.model.provenance import Provenance, worst
 from scepsy.profiles.catalog import LlmSpec, find_gpu_type, find_llm
 from scepsy.profiles.gpu_fraction import decode_slowdown, fraction_provenance, prefill_slowdown
 from scepsy.profiles.line import Line
+from scepsy.profiles.silicon_fit.accelerator import ACCELERATORS, find_accelerator
+from scepsy.profiles.silicon_fit.architecture import find_architecture
+from scepsy.profiles.silicon_fit.step_terms import Replica
+from scepsy.profiles.silicon_fit.step_weights import (
+    MEASURED_GPU_TYPES,
+    OTHER_GPU_ERROR_FRACTION,
+    OTHER_LLM_ERROR_FRACTION,
+    SOURCE,
+)
+from scepsy.profiles.silicon_fit.steps import FittedStepTimes
 from scepsy.profiles.step_table import StepTable, published_tables
 from scepsy.profiles.step_time import EngineSpec
 from scepsy.units import GIB, format_bytes
@@ -32,6 +42,8 @@ OVERHEAD_BYTES = 2 * GIB
 """CUDA context, CUDA graphs and activations on each GPU. Assumed; vLLM takes 1 to 3 GiB."""
 MIN_KV_TOKENS = 4096
 """KV tokens that a replica must have room for to be worth starting."""
+FITTED_DEGREES = (1, 2, 4, 8)
+"""Tensor parallel degrees that the fit has seen."""
 
 _CONTEXT_STEPS_PER_OCTAVE = 2
 _FAR = 64
@@ -206,19 +218,21 @@ def engine_spec(
     Args:
         llm: a name that ``find_llm`` knows.
         gpu_type: a name that ``find_gpu_type`` knows.
-        tensor_parallel: one of ``tensor_parallels(llm, gpu_type)``.
+        tensor_parallel: one of ``tensor_parallels(llm, gpu_type)``, or 1, 2, 4 or 8.
         gpu_fraction: part of each GPU, compute and memory, in (0, 1].
 
     Raises:
         UnknownNameError: no such LLM or GPU type.
         InputError: the fraction is not in (0, 1].
-        MissingError: no step times are published for this LLM, GPU type and degree.
+        MissingError: no step times are published for this LLM, GPU type and degree, and the fit
+            does not reach it.
         InfeasibleError: weights, overhead and KV for ``MIN_KV_TOKENS`` do not fit.
     """
     spec, gpu = find_llm(llm), find_gpu_type(gpu_type)
     if not 0 < gpu_fraction <= 1:
         raise InputError(f"gpu_fraction {gpu_fraction} is not in (0, 1]")
-    table = _table(spec, gpu.name, tensor_parallel)
+    table = published_tables(gpu.name).tables.get((spec.table, tensor_parallel))
+    fitted = None if table else _replica(spec, gpu.name, tensor_parallel)
     kv_bytes = _kv_bytes(spec, gpu.memory_bytes, tensor_parallel, gpu_fraction)
     token_bytes = spec.replica_kv_bytes_per_token(tensor_parallel)
     if (short_bytes := MIN_KV_TOKENS * token_bytes - kv_bytes) > 0:
@@ -228,27 +242,43 @@ def engine_spec(
             "on each GPU",
             hint="take a larger fraction, a higher tensor parallel degree or a larger GPU",
         )
-    source = table.source if spec.table == spec.hf_name else f"{table.source}, of {spec.table}"
-    if gpu_fraction < 1:
-        source += ", GPU share by a fit to MuxServe's A100 measurements"
+    share = "" if gpu_fraction == 1 else ", GPU share by a fit to MuxServe's A100 measurements"
+    kv_blocks = int(kv_bytes // (token_bytes * BLOCK_TOKENS))
+    of_share = fraction_provenance(gpu_fraction)
+    if table is None:
+        assert fitted is not None
+        known = gpu.name in MEASURED_GPU_TYPES
+        return EngineSpec(
+            times=FittedStepTimes(fitted, gpu_fraction=gpu_fraction),
+            kv_blocks=kv_blocks,
+            provenance=worst((Provenance.EXTRAPOLATED if known else Provenance.ASSUMED, of_share)),
+            source=f"{SOURCE}, for {spec.name} on {gpu.name}{share}",
+            error_fraction=OTHER_LLM_ERROR_FRACTION if known else OTHER_GPU_ERROR_FRACTION,
+        )
+    of_table = table.source if spec.table == spec.hf_name else f"{table.source}, of {spec.table}"
     return EngineSpec(
         times=TableStepTimes(table, tensor_parallel=tensor_parallel, gpu_fraction=gpu_fraction),
-        kv_blocks=int(kv_bytes // (token_bytes * BLOCK_TOKENS)),
-        provenance=worst((table.provenance, spec.provenance, fraction_provenance(gpu_fraction))),
-        source=source,
+        kv_blocks=kv_blocks,
+        provenance=worst((table.provenance, spec.provenance, of_share)),
+        source=of_table + share,
     )
 
 
 def tensor_parallels(llm: str, gpu_type: str) -> tuple[int, ...]:
-    """Tensor parallel degrees at which an LLM is published for a GPU type and fits, rising.
+    """Tensor parallel degrees at which an LLM has step times for a GPU type and fits, rising.
+
+    Those that are published; where none is, those that the fit reaches.
 
     Raises:
         UnknownNameError: no such LLM or GPU type.
     """
     spec, gpu = find_llm(llm), find_gpu_type(gpu_type)
+    degrees = published_tables(gpu.name).tensor_parallels(spec.table)
+    if not degrees and gpu.name in ACCELERATORS:
+        degrees = FITTED_DEGREES
     return tuple(
         degree
-        for degree in published_tables(gpu.name).tensor_parallels(spec.table)
+        for degree in degrees
         if _kv_bytes(spec, gpu.memory_bytes, degree, 1.0)
         >= MIN_KV_TOKENS * spec.replica_kv_bytes_per_token(degree)
     )
@@ -260,13 +290,17 @@ def _kv_bytes(spec: LlmSpec, memory_bytes: int, tensor_parallel: int, gpu_fracti
     return tensor_parallel * each_bytes - spec.weight_bytes
 
 
-def _table(spec: LlmSpec, gpu_type: str, tensor_parallel: int) -> StepTable:
-    published = published_tables(gpu_type)
-    table = published.tables.get((spec.table, tensor_parallel))
-    if table is None:
-        known = ", ".join(map(str, published.tensor_parallels(spec.table)))
+def _replica(spec: LlmSpec, gpu_type: str, tensor_parallel: int) -> Replica:
+    """What the fit needs to know, where it reaches."""
+    if tensor_parallel not in FITTED_DEGREES or gpu_type not in ACCELERATORS:
+        known = ", ".join(map(str, tensor_parallels(spec.hf_name, gpu_type)))
         raise MissingError(
             f"no step times of {spec.name} at tensor parallel {tensor_parallel} on {gpu_type}",
-            hint=f"published degrees: {known}" if known else "take another GPU type",
+            hint=f"known degrees: {known}" if known else "take another GPU type",
         )
-    return table
+    return Replica(
+        llm=spec.architecture or find_architecture(find_llm(spec.table).name),
+        gpu=find_accelerator(gpu_type),
+        precision=spec.precision,
+        gpus=tensor_parallel,
+    )

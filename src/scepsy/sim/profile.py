@@ -206,6 +206,7 @@ def profile_workload(
         points=rising(points),
         provenance=worst((Provenance.SIMULATED, spec.provenance)),
         source=f"engine model; {spec.source}" if spec.source else "engine model",
+        error_fraction=spec.error_fraction,
     )
 
 

@@ -185,9 +185,9 @@ def test_a_share_of_the_gpu_is_also_a_share_of_its_memory() -> None:
 def test_what_is_not_published_says_what_is() -> None:
     with pytest.raises(MissingError, match="tensor parallel 3") as raised:
         engine_spec("qwen3-8b", "h100", tensor_parallel=3)
-    assert raised.value.hint == "published degrees: 1, 2, 4, 8"
-    with pytest.raises(MissingError, match="no step times of gpt-oss-20b"):
-        engine_spec("gpt-oss-20b", "a100", tensor_parallel=1)
+    assert raised.value.hint == "known degrees: 1, 2, 4, 8"
+    with pytest.raises(MissingError, match="tensor parallel 16"):
+        engine_spec("gpt-oss-20b", "a100", tensor_parallel=16)
 
 
 def test_bad_names_and_shares_are_refused() -> None:
@@ -202,7 +202,7 @@ def test_bad_names_and_shares_are_refused() -> None:
 def test_degrees_are_those_that_fit() -> None:
     assert tensor_parallels("llama-3.1-70b", "h100") == (2, 4, 8)
     assert tensor_parallels("llama-3.1-70b", "b200") == (1, 2, 4, 8)
-    assert tensor_parallels("gpt-oss-120b", "a100") == ()
+    assert tensor_parallels("gpt-oss-120b", "a100") == (1, 2, 4, 8)  # by the fit
 
 
 @pytest.mark.parametrize("gpu_type", GPU_TYPES)

@@ -1,4 +1,4 @@
-"""The GPU types that were measured: peak rates from NVIDIA's data sheets, without sparsity.
+"""The GPU types that were measured, and the A100: peak rates from data sheets, without sparsity.
 
 Bandwidths as in the system files of aiconfigurator-core 0.12.0 (ai-dynamo/aiconfigurator). All are
 peaks: what of them is reached is fitted.
@@ -23,6 +23,7 @@ class Accelerator:
     """One way, per GPU."""
     bf16_flops_per_s: float
     fp8_flops_per_s: float
+    """That of BF16 where the GPU has no FP8: weights are unpacked."""
     fp4_flops_per_s: float
     """That of FP8 where the GPU has no FP4."""
 
@@ -62,6 +63,16 @@ def _blackwell(name: str, memory_gb: float, fp4_pflops: float = 9.0) -> Accelera
 ACCELERATORS: Mapping[str, Accelerator] = {
     accelerator.name: accelerator
     for accelerator in (
+        Accelerator(
+            name="a100",
+            generation="ampere",
+            memory_bytes=80e9,
+            memory_bytes_per_s=2.039e12,
+            nvlink_bytes_per_s=300e9,
+            bf16_flops_per_s=312e12,
+            fp8_flops_per_s=312e12,
+            fp4_flops_per_s=312e12,
+        ),
         _hopper("h100", 80, 3.35),
         _hopper("h200", 141, 4.8),
         _blackwell("b200", 180),

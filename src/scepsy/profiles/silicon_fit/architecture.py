@@ -54,7 +54,9 @@ class Architecture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Experts:
+class Experts:
+    """The routed experts of a mixture, and those that every token goes to."""
+
     count: int
     per_token: int
     size: int
@@ -62,10 +64,11 @@ class _Experts:
     dense_layers: int = 0
 
 
-_DENSE = _Experts(count=1, per_token=1, size=0)
+DENSE = Experts(count=1, per_token=1, size=0)
+"""No experts."""
 
 
-def _grouped(  # noqa: PLR0913
+def grouped(  # noqa: PLR0913
     name: str,
     *,
     layers: int,
@@ -75,7 +78,7 @@ def _grouped(  # noqa: PLR0913
     head_dim: int,
     vocabulary: int,
     intermediate: int = 0,
-    experts: _Experts = _DENSE,
+    experts: Experts = DENSE,
     full_attention_fraction: float = 1.0,
     linear_layer_parameters: float = 0.0,
     linear_bytes: float | None = None,
@@ -109,7 +112,7 @@ def _latent(  # noqa: PLR0913
     heads: int,
     vocabulary: int,
     intermediate: int,
-    experts: _Experts,
+    experts: Experts,
     query_rank: int = 1536,
     key_dim: int = 128,
     value_dim: int = 128,
@@ -142,21 +145,21 @@ def _dense(
     vocabulary: int,
     attention: float,
     intermediate: int,
-    experts: _Experts,
+    experts: Experts,
 ) -> float:
     mixed = layers - experts.dense_layers if experts.count > 1 else 0
     gated = 3 * hidden * (intermediate * (layers - mixed) + experts.shared_size * mixed)
     return attention * layers + gated + hidden * vocabulary
 
 
-def _routed(layers: int, hidden: int, experts: _Experts) -> float:
+def _routed(layers: int, hidden: int, experts: Experts) -> float:
     return 3.0 * hidden * experts.size * experts.count * (layers - experts.dense_layers)
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     architecture.name: architecture
     for architecture in (
-        _grouped(
+        grouped(
             "llama-3.1-8b",
             layers=32,
             hidden=4096,
@@ -166,7 +169,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             vocabulary=128_256,
             intermediate=14_336,
         ),
-        _grouped(
+        grouped(
             "llama-3.1-70b",
             layers=80,
             hidden=8192,
@@ -176,7 +179,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             vocabulary=128_256,
             intermediate=28_672,
         ),
-        _grouped(
+        grouped(
             "qwen3-32b",
             layers=64,
             hidden=5120,
@@ -186,7 +189,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             vocabulary=151_936,
             intermediate=25_600,
         ),
-        _grouped(
+        grouped(
             "qwen3-235b-a22b",
             layers=94,
             hidden=4096,
@@ -194,9 +197,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             kv_heads=4,
             head_dim=128,
             vocabulary=151_936,
-            experts=_Experts(count=128, per_token=8, size=1536),
+            experts=Experts(count=128, per_token=8, size=1536),
         ),
-        _grouped(
+        grouped(
             "qwen3.5-397b-a17b",
             layers=60,
             hidden=4096,
@@ -204,11 +207,11 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             kv_heads=2,
             head_dim=256,
             vocabulary=248_320,
-            experts=_Experts(count=512, per_token=10, size=1024, shared_size=1024),
+            experts=Experts(count=512, per_token=10, size=1024, shared_size=1024),
             full_attention_fraction=0.25,
             linear_layer_parameters=4096 * (2 * 16 * 128 + 3 * 64 * 128),
         ),
-        _grouped(
+        grouped(
             "minimax-m2.5",
             layers=62,
             hidden=3072,
@@ -216,9 +219,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             kv_heads=8,
             head_dim=128,
             vocabulary=200_064,
-            experts=_Experts(count=256, per_token=8, size=1536),
+            experts=Experts(count=256, per_token=8, size=1536),
         ),
-        _grouped(
+        grouped(
             "gpt-oss-120b",
             layers=36,
             hidden=2880,
@@ -226,7 +229,58 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             kv_heads=8,
             head_dim=64,
             vocabulary=201_088,
-            experts=_Experts(count=128, per_token=4, size=2880),
+            experts=Experts(count=128, per_token=4, size=2880),
+            linear_bytes=2.0,
+        ),
+        grouped(
+            "qwen3-0.6b",
+            layers=28,
+            hidden=1024,
+            heads=16,
+            kv_heads=8,
+            head_dim=128,
+            vocabulary=151_936,
+            intermediate=3_072,
+        ),
+        grouped(
+            "qwen3-1.7b",
+            layers=28,
+            hidden=2048,
+            heads=16,
+            kv_heads=8,
+            head_dim=128,
+            vocabulary=151_936,
+            intermediate=6_144,
+        ),
+        grouped(
+            "qwen3-8b",
+            layers=36,
+            hidden=4096,
+            heads=32,
+            kv_heads=8,
+            head_dim=128,
+            vocabulary=151_936,
+            intermediate=12_288,
+        ),
+        grouped(
+            "qwen3-30b-a3b",
+            layers=48,
+            hidden=2048,
+            heads=32,
+            kv_heads=4,
+            head_dim=128,
+            vocabulary=151_936,
+            experts=Experts(count=128, per_token=8, size=768),
+        ),
+        grouped(
+            "gpt-oss-20b",
+            layers=24,
+            hidden=2880,
+            heads=64,
+            kv_heads=8,
+            head_dim=64,
+            vocabulary=201_088,
+            experts=Experts(count=32, per_token=4, size=2880),
             linear_bytes=2.0,
         ),
         _latent(
@@ -236,7 +290,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             heads=128,
             vocabulary=129_280,
             intermediate=18_432,
-            experts=_Experts(count=256, per_token=8, size=2048, shared_size=2048, dense_layers=3),
+            experts=Experts(count=256, per_token=8, size=2048, shared_size=2048, dense_layers=3),
         ),
         _latent(
             "kimi-k2.5",
@@ -245,7 +299,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             heads=64,
             vocabulary=163_840,
             intermediate=18_432,
-            experts=_Experts(count=384, per_token=8, size=2048, shared_size=2048, dense_layers=1),
+            experts=Experts(count=384, per_token=8, size=2048, shared_size=2048, dense_layers=1),
         ),
         _latent(
             "glm-5",
@@ -254,7 +308,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             heads=64,
             vocabulary=154_880,
             intermediate=12_288,
-            experts=_Experts(count=256, per_token=8, size=2048, shared_size=2048, dense_layers=3),
+            experts=Experts(count=256, per_token=8, size=2048, shared_size=2048, dense_layers=3),
             query_rank=2048,
             key_dim=192,
             value_dim=256,

@@ -19,13 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scepsy.profiles.silicon_fit.accelerator import find_accelerator
-from scepsy.profiles.silicon_fit.architecture import Architecture, find_architecture
-from scepsy.profiles.silicon_fit.configuration import Configuration, Measured, Precision
+from scepsy.profiles.silicon_fit.architecture import find_architecture
+from scepsy.profiles.silicon_fit.configuration import Configuration, Measured
+from scepsy.profiles.silicon_fit.step_terms import Replica
 
 Array = NDArray[np.float64]
 
-LAYER_S = 1e-5
-"""Scale of the terms for each layer: launching its kernels. Only how much it counts is fitted."""
 CONSTANT_S = 1e-2
 """Scale of the part of TTFT that depends on nothing: HTTP, tokenizer, scheduler."""
 ENGINE_MEMORY_FRACTION = 0.85
@@ -84,9 +83,9 @@ class ClosedLoop:
 
 def fit_closed_loop(measured: Sequence[Measured], work: Work) -> ClosedLoop:
     """The weights that make the relative errors small, outliers counting less."""
-    tpot = _fit(work.tpot, np.array([m.tpot_s for m in measured]))
+    tpot = fit_weights(work.tpot, np.array([m.tpot_s for m in measured]))
     decode_s = work.decode @ tpot[: work.decode.shape[1]]
-    ttft = _fit(_ttft_terms(work, decode_s), np.array([m.ttft_s for m in measured]))
+    ttft = fit_weights(_ttft_terms(work, decode_s), np.array([m.ttft_s for m in measured]))
     return ClosedLoop(tpot, ttft)
 
 
@@ -107,55 +106,21 @@ def work_of(configurations: Sequence[Configuration]) -> Work:
 
 
 def _row(c: Configuration) -> tuple[list[float], list[float], float]:
-    llm, gpu = find_architecture(c.llm), find_accelerator(c.gpu_type)
-    calls, context = c.concurrency, c.input_tokens + c.output_tokens / 2
-    flops_per_s = c.gpus * gpu.flops_per_s(c.precision)
-    attention_flops_per_s = c.gpus * gpu.bf16_flops_per_s
-    bytes_per_s = c.gpus * gpu.memory_bytes_per_s
-    kv_shards = c.attention_copies if llm.latent_attention else min(c.gpus, 8 * c.attention_copies)
-    launch_s = llm.layers * LAYER_S
-    token_link_s = llm.layers * llm.hidden * 4 * (c.gpus > 1) / gpu.nvlink_bytes_per_s
-    weights_s = _weight_bytes(c, llm, calls) / bytes_per_s
-    packed = c.precision in (Precision.FP4, Precision.INT4)
-    decode = [
-        weights_s,
-        calls * context * llm.kv_values_per_token / (kv_shards * gpu.memory_bytes_per_s),
-        2 * llm.active_parameters * calls / flops_per_s
-        + calls * context * llm.decode_flops_per_pair / attention_flops_per_s,
-        launch_s,
-        launch_s * float(np.log2(c.tensor_parallel)),
-        calls * token_link_s,
-        launch_s * llm.mixture,
-        launch_s * llm.latent_attention,
-        launch_s * llm.sparse_attention,
-        launch_s * llm.linear_attention,
-        weights_s * packed,
-        weights_s * llm.mixture,
-    ]
-    pairs = c.input_tokens**2 / 2
-    prefill = [
-        2 * llm.active_parameters * c.input_tokens / flops_per_s
-        + llm.prefill_flops_per_pair * pairs / attention_flops_per_s,
-        c.input_tokens * token_link_s,
-        c.input_tokens * llm.layers * llm.hidden * 8 / gpu.memory_bytes_per_s,
-        _weight_bytes(c, llm, c.input_tokens) / bytes_per_s,
-        launch_s,
-    ]
-    kv_bytes = calls * (c.input_tokens + c.output_tokens) * llm.kv_values_per_token
-    room_bytes = ENGINE_MEMORY_FRACTION * c.gpus * gpu.memory_bytes
-    room_bytes -= _weight_bytes(c, llm, calls)
-    room_bytes = max(room_bytes, 4e9 * c.gpus) * kv_shards / c.gpus
-    return decode, prefill, kv_bytes / room_bytes
-
-
-def _weight_bytes(c: Configuration, llm: Architecture, tokens: int) -> float:
-    """Weights that a step over so many tokens reads: of the experts, those that any is sent to."""
-    linear_bytes = llm.linear_bytes or c.precision.weight_bytes
-    hit_fraction = 1 - (1 - llm.routed_fraction) ** tokens
-    return (
-        llm.dense_parameters * linear_bytes * c.attention_copies
-        + llm.routed_parameters * c.precision.weight_bytes * hit_fraction
+    replica = Replica(
+        llm=find_architecture(c.llm),
+        gpu=find_accelerator(c.gpu_type),
+        precision=c.precision,
+        gpus=c.gpus,
+        attention_copies=c.attention_copies,
     )
+    calls, context_tokens = c.concurrency, c.concurrency * (c.input_tokens + c.output_tokens / 2)
+    decode = replica.decode_terms(calls, context_tokens)
+    prefill = replica.prefill_terms(c.input_tokens)
+    kv_bytes = calls * (c.input_tokens + c.output_tokens) * replica.llm.kv_values_per_token
+    room_bytes = ENGINE_MEMORY_FRACTION * c.gpus * replica.gpu.memory_bytes
+    room_bytes -= replica.weight_bytes(calls)
+    room_bytes = max(room_bytes, 4e9 * c.gpus) * replica.kv_shards / c.gpus
+    return decode, prefill, kv_bytes / room_bytes
 
 
 def _ttft_terms(work: Work, decode_s: Array) -> Array:
@@ -164,24 +129,33 @@ def _ttft_terms(work: Work, decode_s: Array) -> Array:
     return np.hstack([constant, work.prefill, waits, decode_s[:, None]])
 
 
-def _fit(terms: Array, times_s: Array) -> Array:
-    """Weights >= 0 that minimize relative errors, reweighted so that large ones count less."""
+def fit_weights(terms: Array, times_s: Array, least: Array | None = None) -> Array:
+    """Weights that minimize relative errors, reweighted so that large ones count less.
+
+    Args:
+        terms: (times, terms).
+        times_s: what was measured.
+        least: of each weight, >= 0; 0 where None.
+    """
+    floor = np.zeros(terms.shape[1]) if least is None else least
+    scaled = terms / times_s[:, None]
+    left = 1 - scaled @ floor
     counts = np.ones(len(times_s))
-    weights = np.zeros(terms.shape[1])
+    weights = floor
     for _ in range(_ROUNDS):
-        weights = _nonnegative_least_squares(terms / times_s[:, None], counts)
+        weights = floor + _nonnegative_least_squares(scaled, left, counts)
         errors = np.log(np.maximum(terms @ weights, 1e-9) / times_s)
         counts = 1 / np.sqrt(np.maximum(np.abs(errors), 0.1))
     return weights
 
 
-def _nonnegative_least_squares(terms: Array, counts: Array) -> Array:
-    """Weights >= 0 that bring each row's weighted sum of terms nearest to 1, by coordinates."""
+def _nonnegative_least_squares(terms: Array, wanted: Array, counts: Array) -> Array:
+    """Weights >= 0 that bring each row's weighted sum of terms nearest to it, by coordinates."""
     weighted = terms * counts[:, None]
     gram = weighted.T @ weighted
-    target = weighted.T @ counts
+    target = weighted.T @ (wanted * counts)
     diagonal = np.maximum(np.diag(gram), 1e-12)
-    weights = target / diagonal / terms.shape[1]
+    weights = np.maximum(target / diagonal / terms.shape[1], 0.0)
     for _ in range(_SWEEPS):
         for j in range(len(weights)):
             weights[j] = max(0.0, weights[j] + (target[j] - gram[j] @ weights) / diagonal[j])
