@@ -95,7 +95,7 @@ def mesh_groups(task: Task, ratings: Ratings) -> Iterator[tuple[int, ...]]:
         meshes = [
             size
             for pattern, block in zip(mix, blocks, strict=True)
-            for size in (pattern if block == whole else _cut(block, pattern))
+            for size in (pattern if block == whole else _cut(block, pattern, degrees))
         ]
         group = tuple(sorted(meshes, reverse=True))
         if group not in seen:
@@ -104,8 +104,8 @@ def mesh_groups(task: Task, ratings: Ratings) -> Iterator[tuple[int, ...]]:
 
 
 def partitions(gpus: int, sizes: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """All ways to cut GPUs into meshes of some sizes, the largest first; none left over."""
-    if gpus == 0:
+    """All ways to cut GPUs into meshes of some sizes, the largest first; as few idle as can be."""
+    if gpus < min(sizes):
         yield ()
     for size in sizes:
         if size <= gpus:
@@ -118,10 +118,10 @@ def _blocks(gpus: int, widest: int) -> list[int]:
     return [widest] * (gpus // widest) + ([over] if over else [])
 
 
-def _cut(gpus: int, pattern: Sequence[int]) -> list[int]:
+def _cut(gpus: int, pattern: Sequence[int], degrees: Sequence[int]) -> list[int]:
     """A smaller block, cut as much alike as may be."""
     meshes = []
-    for size in sorted(set(pattern), reverse=True):
+    for size in (*sorted(set(pattern), reverse=True), *reversed(degrees)):
         meshes += [size] * (gpus // size)
         gpus %= size
     return meshes

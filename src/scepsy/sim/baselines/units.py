@@ -25,6 +25,11 @@ class Meshes:
         """GPUs of the meshes there are, rising."""
         return sorted({size for size, _, _ in self._kinds})
 
+    @property
+    def free_units(self) -> int:
+        """Tenths of GPUs that nobody has."""
+        return sum(size * free * n for (size, free, _), n in self._kinds.items())
+
     def room(self, llm: LlmName, size: int, units: int) -> int:
         """Copies of an LLM that find so many units of such a mesh, each on another one."""
         return sum(
