@@ -1,5 +1,6 @@
 """The critical-path predictor on executions small enough to time by hand."""
 
+from dataclasses import replace
 from itertools import count
 
 import numpy as np
@@ -224,3 +225,12 @@ def test_predictors_are_found_by_name_and_carry_error_bars() -> None:
 
     with pytest.raises(UnknownNameError, match="critical-pat"):
         find_predictor("critical-pat")
+
+
+def test_a_curve_that_knows_its_own_error_brings_it() -> None:
+    found = demand([execution(("big", 0, 2, 10)) for _ in range(3)])
+    fitted = replace(flat(BIG, 1.0, provenance=Provenance.EXTRAPOLATED), error_fraction=0.8)
+
+    for name in PREDICTORS:
+        told = find_predictor(name)([rated(found)], GROUPS, ProfileSet((fitted,)))
+        assert told.workflows[0].error_fraction == pytest.approx(0.8)
