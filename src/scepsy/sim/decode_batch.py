@@ -85,9 +85,13 @@ class DecodeBatch:
         """KV blocks that the steps [first, end) from now will need; 0 is the next step."""
         if end <= first:
             return 0
-        size, start = self._block_tokens, self.steps + first
+        if not self._calls:
+            return 0
+        size, due = self._block_tokens, self._due
         cycles, rest = divmod(end - first, size)
-        some = sum(self._due[(start + i) % size] for i in range(rest)) if self._calls else 0
+        at = (self.steps + first) % size
+        over = at + rest - size
+        some = sum(due[at:]) + sum(due[:over]) if over > 0 else sum(due[at : at + rest])
         return cycles * len(self._calls) + some
 
     def steps_with_room(self, steps: int, blocks: int) -> int:
