@@ -60,7 +60,7 @@ def allocations(draw: st.DrawFn) -> Allocation:
     )
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(allocations(), clusters())
 def test_a_placement_keeps_the_laws(groups: Allocation, cluster: Cluster) -> None:
     """All replicas sit on distinct GPUs of one domain, no GPU is over 1.0, none is touched idly."""
@@ -86,7 +86,7 @@ def test_a_placement_keeps_the_laws(groups: Allocation, cluster: Cluster) -> Non
     assert max(placement.used.values()) <= 1 + 1e-9
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(allocations(), clusters())
 def test_a_failure_is_honest(groups: Allocation, cluster: Cluster) -> None:
     """What does not fit in sum, or in the largest domain, is never placed; the rest is tried."""

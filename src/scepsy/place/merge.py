@@ -1,7 +1,7 @@
-"""Repacking a few NVLink domains at a time, so that together they touch one GPU fewer.
+"""Repacking one, two or three NVLink domains at a time, so that together they touch one GPU fewer.
 
 One pass over all replicas decides early where wide ones sit, and how many GPUs of each domain are
-touched. Here both are open again, for two or three domains at once.
+touched. Here both are open again for these domains.
 """
 
 from collections import Counter
@@ -19,11 +19,11 @@ Where = Mapping[LlmName, Sequence[tuple[GpuId, ...]]]
 Squeeze = Callable[[Sequence[Group], Cluster], Attempt | None]
 """Groups on all of a small cluster's GPUs, or None."""
 
-_REPLICAS_TRIED = 4000
-"""Over all attempts: what bounds the time."""
+_REPLICAS_TRIED = 1000
+"""Each in up to a dozen ways: what bounds the time."""
 _DOMAINS_TRIED = 16
 """Those with most units free on GPUs that are touched."""
-_AT_ONCE = (2, 3)
+_AT_ONCE = (1, 2, 3)
 """Domains that are repacked together."""
 
 

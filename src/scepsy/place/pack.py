@@ -18,7 +18,7 @@ from scepsy.model.plan import Allocation, PlacedReplica, Placement
 from scepsy.model.workflow import LlmName
 from scepsy.place.attempt import Attempt, Group
 from scepsy.place.bounds import least_gpus
-from scepsy.place.fill import fill
+from scepsy.place.fill import fill, fill_domain
 from scepsy.place.merge import Merge, Where
 from scepsy.place.rules import NO_RULES, PlaceRules
 from scepsy.place.topology import UNITS_PER_GPU, ReplicaShape, fraction_units
@@ -175,7 +175,12 @@ class _Packing:
             if attempt.run(sorted(groups, key=order)) is None:
                 return attempt
         filled = (self._filled(groups, cluster, *way) for way in _WAYS)
-        return next(filter(None, filled), None)
+        if (found := next(filter(None, filled), None)) is not None:
+            return found
+        attempt = Attempt(cluster, self._units_per_gpu, NO_RULES, spread=False)
+        one_domain = len(cluster.domains) == 1
+        filled_up = one_domain and fill_domain(attempt, groups, len(cluster.gpus))
+        return attempt if filled_up else None
 
     def _filled(
         self, groups: Sequence[Group], cluster: Cluster, order: _Order, loose: bool

@@ -84,6 +84,19 @@ def test_domains_are_repacked_together() -> None:
     assert len(placed(wanted, nodes=2, gpus_per_node=4).used) == 5
 
 
+def test_one_domain_is_filled_to_the_brim() -> None:
+    """249 of 250 tenths on 25 GPUs, though the widest replicas have 8 of them."""
+    wanted = groups(
+        ("a", 2, 10, 0.3),
+        ("b", 8, 9, 0.2),
+        ("c", 2, 3, 0.5),
+        ("d", 1, 5, 0.1),
+        ("e", 1, 1, 1.0),
+    )
+
+    assert len(placed(wanted, nodes=1, gpus_per_node=32).used) == 25
+
+
 @pytest.mark.parametrize(
     ("room", "most", "counts"),
     [
