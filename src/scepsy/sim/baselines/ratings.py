@@ -72,7 +72,7 @@ class Ratings:
         """The degrees of all LLMs by each rule "so much tensor parallelism for everyone".
 
         An LLM that does not come in the degree has the next lower one, or its least. The first
-        rule is the least for all. None where an LLM fits on no whole GPUs.
+        rule is the least for all. There are no rules where an LLM fits on no whole GPUs.
         """
         degrees = {llm: self.degrees(llm) for llm in self.llms}
         seen = set()
