@@ -80,6 +80,7 @@ def operator_engine_spec(
     model = OperatorModel(
         layers=llm.layers,
         hidden=known.hidden,
+        kv_heads=llm.kv_heads,
         experts=known.experts,
         experts_per_token=known.experts_per_token,
     )

@@ -25,8 +25,18 @@ _TWICE = frozenset({"layernorm"})
 """Dense layers that each layer has twice: before attention, and before what follows it."""
 _BF16 = 2
 SKEW = 0.06
-"""Skew of pure decode steps where the profile has none: the mean of the six that were published
-(0.054 to 0.075, three LLMs at two degrees on one GPU type)."""
+"""Skew of pure decode steps on GPU types that are not below, where the profile has none: the mean
+of the six that were published (0.054 to 0.075, three LLMs at two degrees on one GPU type)."""
+MULTIPROCESSORS = {"RTXPRO6000": 188, "RTX4090": 128}
+"""Of the GPU types for which decodes of unequal length were measured; from NVIDIA's data sheets."""
+_TAIL, _SPLIT, _SPLIT_SKEW = 0.2, 1.6, 0.03
+"""In units of work (a decode's KV head) for each multiprocessor, of which FlashAttention 2 does not
+split any once there are 1.6: skew is then 0.2 / units, as the longest is a tail of its own; 0.03
+before. From the seven published sweeps, of which it leaves 2.3 to 4.0 % of attention time (the
+profiles' own figures: 4.4 to 5.4 %)."""
+_BOTH_WAYS = 2
+"""How much faster a link is in gathering or scattering alone, when it carries both directions at
+once, than in an all-reduce. LLMServingSim found so with NCCL on PCIe 5.0 (serving/__main__.py)."""
 _FAR = 1 << 24
 
 
@@ -37,6 +47,7 @@ class OperatorModel:
     layers: int
     hidden: int
     """Width of what passes from layer to layer."""
+    kv_heads: int
     experts: int = 0
     """Experts in each layer; 0 where it has none."""
     experts_per_token: int = 0
@@ -47,17 +58,19 @@ class Link:
     """What joins the GPUs of a replica."""
 
     bytes_per_s: float
-    """Of one GPU, in each direction."""
+    """Of one GPU in a ring all-reduce, which sends and receives by turns."""
     latency_s: float
     """Of one hop, however little it carries."""
 
     def all_reduce_s(self, size_bytes: float, gpus: int) -> float:
         """Seconds until all GPUs have the sum: a ring that scatters, then gathers."""
-        return 2 * self.gather_s(size_bytes / gpus, gpus)
+        hop_s = self.latency_s + size_bytes / gpus / self.bytes_per_s
+        return 2 * (gpus - 1) * hop_s
 
     def gather_s(self, part_bytes: float, gpus: int) -> float:
         """Seconds until all GPUs have each other's part, or have summed up their own."""
-        return (gpus - 1) * (self.latency_s + part_bytes / self.bytes_per_s)
+        hop_s = self.latency_s + part_bytes / (_BOTH_WAYS * self.bytes_per_s)
+        return (gpus - 1) * hop_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +109,6 @@ class OperatorStepTimes:
         if link is None and max(self._gpus, self._layout.data_parallel) > 1:
             raise InputError(f"{profile.llm}: several GPUs need a link between them")
         self._link = link or Link(bytes_per_s=1.0, latency_s=0.0)
-        self._skew = SKEW if profile.skew is None else profile.skew
         times = {layer: _line(points) for layer, points in profile.dense.items()}
         self._each = [line for name, line in times.items() if name not in _ONCE]
         self._each += [line for name, line in times.items() if name in _TWICE]
@@ -145,7 +157,7 @@ class OperatorStepTimes:
         mean, longest = batch.decode_context_tokens / decodes, batch.longest_decode_tokens
         mean_s = line.integral(mean - 0.5 + steps) - line.integral(mean - 0.5)
         longest_s = line.integral(longest - 0.5 + steps) - line.integral(longest - 0.5)
-        attention_s = mean_s + self._skew * max(0.0, longest_s - mean_s)
+        attention_s = mean_s + self._skew(decodes) * max(0.0, longest_s - mean_s)
         return steps * self._fixed_s([batch]) + self._model.layers * attention_s
 
     def group_step_s(self, batches: Sequence[BatchShape]) -> float:
@@ -191,7 +203,8 @@ class OperatorStepTimes:
         untouched = (1 - model.experts_per_token / model.experts) ** tokens
         active = model.experts / here * (1 - untouched)  # as if each token chose at random
         sliced = self._gpus if here == 1 else 1
-        experts_s = self._experts_s(tokens / here, active) / sliced
+        # All rows that were brought here pass the kernel, those of experts elsewhere as zeros.
+        experts_s = self._experts_s(tokens, active) / sliced
         copies = layout.data_parallel
         if copies == 1:
             return experts_s
@@ -209,6 +222,14 @@ class OperatorStepTimes:
         low_s, high_s = low_line.at(tokens), high_line.at(tokens)
         return low_s + (active - low) / (high - low) * (high_s - low_s)
 
+    def _skew(self, decodes: int) -> float:
+        """How far decodes of unequal length are from those of mean to those of greatest length."""
+        multiprocessors = MULTIPROCESSORS.get(self._profile.gpu_type)
+        if multiprocessors is None:
+            return SKEW if self._profile.skew is None else self._profile.skew
+        units = decodes * max(1, self._model.kv_heads // self._gpus) / multiprocessors
+        return _TAIL / units if units >= _SPLIT else _SPLIT_SKEW
+
     def _attention_s(self, batch: BatchShape) -> float:
         """Seconds of one layer's attention."""
         at = self._profile.attention.at
@@ -221,7 +242,7 @@ class OperatorStepTimes:
             return mean_s
         longest_s = at(chunk, context, decodes, longest)
         if not chunk:
-            return mean_s + self._skew * max(0.0, longest_s - mean_s)
+            return mean_s + self._skew(decodes) * max(0.0, longest_s - mean_s)
         # Beside prompts a decode is not split: the step lasts while the longest still reads.
         tail_s = at(chunk, context, 1, longest) - at(chunk, context, 1, mean)
         return mean_s + max(0.0, min(tail_s, longest_s - mean_s))
