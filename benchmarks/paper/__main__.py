@@ -1,0 +1,36 @@
+"""Regenerate the published evaluation from seeds: python -m benchmarks.paper --setting quick"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from time import perf_counter
+
+from benchmarks.paper.evaluate import evaluate
+from benchmarks.paper.settings import SETTINGS
+from benchmarks.paper.workloads import Files
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.paper", description=__doc__)
+    parser.add_argument("--setting", choices=list(SETTINGS), default="quick")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path(os.environ.get("SCEPSY_DATA", "../shared/data")),
+        help="folder with the public recordings chatdev/ and claude_code/; default SCEPSY_DATA",
+    )
+    parser.add_argument("--out", type=Path, default=Path("paper-out"), help="results, resumable")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    options = parser.parse_args()
+    began = perf_counter()
+
+    def tell(what: str) -> None:
+        print(f"{perf_counter() - began:7.0f} s  {what}", file=sys.stderr, flush=True)
+
+    setting = SETTINGS[options.setting]
+    evaluate(setting, Files(options.out / setting.name), options.data, jobs=options.jobs, tell=tell)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,226 @@
+"""One system on one workload and cluster, from low rates to high ones; a file of results for each.
+
+At each rate the system's configurations are simulated on the training executions, on a seed kept
+for tuning; the best of them again on a second one; the best there is evaluated, on executions and
+seeds that it was not chosen on. From the first rate on at which none keeps up, none is simulated.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from math import sqrt
+from pathlib import Path
+
+from benchmarks.paper.measure import Latency, Run, Window, measure
+from benchmarks.paper.settings import Part, Setting
+from benchmarks.paper.systems import Candidate, candidates, capacity_factor
+from benchmarks.paper.variants import Variant, find_variant
+from benchmarks.paper.workloads import Workload, streams
+from scepsy.model.workflow import WorkflowName
+
+_SECOND_ROUND = 3
+"""Configurations that are tuned on the second seed."""
+_TUNED = 0.5
+"""Executions of the first round of tuning, as a part of those of evaluation."""
+_WARM_UP = 0.5
+"""Executions that come before those that count, as a part of them, at least."""
+_WARM_UP_TIMES = 1.5
+"""The same in times that an execution took when it was recorded, in the mean."""
+_PATIENCE = 3.0
+"""Times the longest recorded execution: after them a system does not keep up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chain:
+    """What is evaluated in one go."""
+
+    part: Part
+    workload: str
+    gpus: int
+    system: str
+    variant: str = ""
+    """What differs between planning and evaluation; see ``variants``."""
+    loads: tuple[float, ...]
+    seeds: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        words = [self.part, self.workload, str(self.gpus), self.system, self.variant]
+        return "-".join(word.replace(" ", "_") for word in words if word)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """A system at a rate."""
+
+    part: str
+    workload: str
+    gpus: int
+    system: str
+    variant: str
+    load: float
+    """Part of the capacity that the planner expects of its best plan."""
+    rate_per_s: float
+    """Of all workflows together."""
+    candidates: int
+    chosen: str
+    """What was chosen, in words; empty where none keeps up."""
+    runs: tuple[Run, ...]
+    """By seed; none where none keeps up."""
+
+    @property
+    def keeps_up(self) -> bool:
+        """On every seed."""
+        return bool(self.runs) and not any(run.saturated for run in self.runs)
+
+
+def run_chain(
+    chain: Chain,
+    setting: Setting,
+    workload: Workload,
+    path: Path,
+    tell: Callable[[Point], None] = lambda _: None,
+) -> None:
+    """Evaluate what is not in the chain's file yet, and add it, rate by rate."""
+    done = read_points(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    loads = [load for load in chain.loads if load not in {point.load for point in done}]
+    is_hopeless = any(not point.runs for point in done)
+    with path.open("a", encoding="utf-8") as file:
+        for point in _points(chain, setting, workload, loads, is_hopeless):
+            file.write(json.dumps(asdict(point)) + "\n")
+            file.flush()
+            tell(point)
+
+
+def read_points(path: Path) -> list[Point]:
+    """The results in a file; a line that broke off is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text("utf-8").split("\n")[:-1]
+    if lines and not path.read_text("utf-8").endswith("\n"):
+        path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    return [_point(json.loads(line)) for line in lines]
+
+
+def _point(row: dict[str, object]) -> Point:
+    runs = [
+        Run(**{**run, "latencies": tuple(Latency(**each) for each in run["latencies"])})
+        for run in row["runs"]  # type: ignore[attr-defined]
+    ]
+    return Point(**{**row, "runs": tuple(runs)})  # type: ignore[arg-type]
+
+
+def _points(
+    chain: Chain,
+    setting: Setting,
+    workload: Workload,
+    loads: Sequence[float],
+    is_hopeless: bool,
+) -> Iterator[Point]:
+    variant = find_variant(chain.variant)
+    capacity = capacity_factor(workload.task(setting.gpu, chain.gpus, 1.0))
+    tester = _Tester(chain, setting, workload, variant)
+    for load in loads:
+        factor = load * capacity
+        evaluated = sum(r.rate_per_s for r in variant.rates(workload.rates(factor)))
+        point = Point(
+            part=chain.part,
+            workload=chain.workload,
+            gpus=chain.gpus,
+            system=chain.system,
+            variant=chain.variant,
+            load=load,
+            rate_per_s=evaluated,
+            candidates=0,
+            chosen="",
+            runs=(),
+        )
+        if not is_hopeless:
+            point = tester.tested(point, factor)
+            is_hopeless = not point.runs
+        yield point
+
+
+class _Tester:
+    """Tunes and evaluates a system at a rate."""
+
+    def __init__(
+        self, chain: Chain, setting: Setting, workload: Workload, variant: Variant
+    ) -> None:
+        self._chain = chain
+        self._setting = setting
+        self._workload = workload
+        self._variant = variant
+        self._demands = workload.demands
+        counted = workload.setting.executions * setting.size * sqrt(chain.gpus / 4)
+        self._executions = max(8, round(counted))
+
+    def tested(self, point: Point, factor: float) -> Point:
+        """The point with the figures of what was chosen; without where none keeps up."""
+        true = self._workload.task(self._setting.gpu, self._chain.gpus, factor)
+        told = self._variant.told(true)
+        found = candidates(self._chain.system, told)
+        best = self._tuned(found, factor)
+        if best is None:
+            return replace(point, candidates=len(found))
+        system = best.make_for(true)
+        arriving = streams(
+            self._variant.executions(self._workload), self._variant.rates(true.rates)
+        )
+        window = self._window(factor, 1.0)
+        runs = tuple(measure(system, arriving, window, seed) for seed in self._chain.seeds)
+        return replace(point, candidates=len(found), chosen=best.system.note, runs=runs)
+
+    def _tuned(self, found: Sequence[Candidate], factor: float) -> Candidate | None:
+        """The best on the seeds for tuning; None where none keeps up on the first of them.
+
+        If one of them keeps up on the first seed and none on the second, the best of the first.
+        """
+        unloaded_s = self._unloaded_s()
+        left: list[Candidate] = list(found)
+        rounds = zip(self._setting.tuning_seeds, (_TUNED, 1.0), strict=True)
+        for number, (seed, part) in enumerate(rounds):
+            if number and len(left) == 1:
+                break
+            rates = self._variant.told_rates(self._workload.rates(factor))
+            arriving = streams(self._workload.training, rates)
+            window = self._window(factor, part)
+            scored = []
+            for candidate in left:
+                run = measure(candidate.system, arriving, window, seed)
+                scored.append((run.relative(unloaded_s), -run.ended_per_s, candidate))
+            scored.sort(key=_score)
+            if not number and (not scored or scored[0][0] == float("inf")):
+                return None
+            left = [candidate for value, _, candidate in scored if value < float("inf")] or [
+                scored[0][2]
+            ]
+            left = left[:_SECOND_ROUND]
+        return left[0]
+
+    def _window(self, factor: float, part: float) -> Window:
+        """What counts at a rate, or so large a part of it."""
+        executions = max(8, round(self._executions * part))
+        recorded = {d.workflow: [e.execution_s for e in d.executions] for d in self._demands}
+        under_way = sum(
+            rate.rate_per_s * sum(recorded[rate.workflow]) / len(recorded[rate.workflow])
+            for rate in self._workload.rates(factor)
+        )
+        return Window(
+            executions=executions,
+            warm_up=round(max(_WARM_UP * executions, _WARM_UP_TIMES * under_way)),
+            patience_s=_PATIENCE * max(max(each) for each in recorded.values()),
+        )
+
+    def _unloaded_s(self) -> Mapping[WorkflowName, float]:
+        """Mean latency of each workflow as it was recorded: a scale, no more."""
+        return {
+            demand.workflow: sum(e.execution_s for e in demand.executions) / len(demand.executions)
+            for demand in self._demands
+        }
+
+
+def _score(scored: tuple[float, float, Candidate]) -> tuple[float, float]:
+    return scored[:2]

@@ -1,0 +1,198 @@
+"""The systems that are compared: ours, ours without one of its parts, and the baselines.
+
+Each gives configurations; which of them it runs is decided by simulations on seeds that are kept
+for tuning. Ours: the allocations that the search finds best, put in order by the critical path,
+behind each of a few policies.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import islice, product
+
+from scepsy.errors import InfeasibleError
+from scepsy.model.plan import Allocation
+from scepsy.policy.order import find_order
+from scepsy.policy.route import find_policy
+from scepsy.predict import critical_path, pipeline
+from scepsy.search.exact import allocation, choices
+from scepsy.search.goals import largest_rates
+from scepsy.search.limits import Limits, LlmLimits
+from scepsy.search.plan import best_plans
+from scepsy.search.problem import PlanRequest, Problem, problem
+from scepsy.search.rank import COMPARED, ranked
+from scepsy.sim.baselines.base import System, Task, is_placeable
+from scepsy.sim.baselines.registry import BASELINES
+from scepsy.sim.serve import fleet_of
+
+OURS = "ours"
+_SIMULATED = 3
+"""Allocations that are simulated, of those that share GPUs and of those on whole ones."""
+_POLICIES = (("least-loaded", "first-come"), ("prefix-aware", "oldest-execution"))
+"""Router and order that an allocation is tried with."""
+_LOOKED_AT = 2000
+_LEAST_FACTOR = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A configuration that can be made into a system for any task with its LLMs."""
+
+    allocation: Allocation
+    router: str
+    order: str
+
+    def system(self, task: Task) -> System:
+        """Ready to be simulated, with the step times of the task."""
+        specs = {
+            g.llm: task.spec_of(g.llm, g.gpu_type, g.tensor_parallel, g.gpu_fraction)
+            for g in self.allocation.groups
+        }
+        make_router = find_policy(self.router)
+        return System(
+            name=OURS,
+            gpus=self.allocation.gpus,
+            make=lambda: fleet_of(self.allocation, specs, make_router=make_router),
+            order=find_order(self.order),
+            allocation=self.allocation,
+            note=f"{described(self.allocation)}; {self.router}, {self.order}",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A configuration of a system, and how to make it for another task."""
+
+    system: System
+    make_for: Callable[[Task], System]
+
+
+def candidates(name: str, task: Task) -> tuple[Candidate, ...]:
+    """The configurations that a system chooses from."""
+    if name in OUR_VARIANTS:
+        return tuple(_own(choice, task) for choice in OUR_VARIANTS[name](task))
+    return tuple(Candidate(system, _same(system)) for system in BASELINES[name](task))
+
+
+def _own(choice: Choice, task: Task) -> Candidate:
+    return Candidate(choice.system(task), choice.system)
+
+
+def _same(system: System) -> Callable[[Task], System]:
+    return lambda _: system
+
+
+def described(allocation: Allocation) -> str:
+    """An allocation in a line."""
+    return ", ".join(
+        f"{g.llm} {g.replicas} x TP{g.tensor_parallel}"
+        + (f" x {g.gpu_fraction:g}" if g.gpu_fraction < 1 else "")
+        for g in allocation.groups
+    )
+
+
+def capacity_factor(task: Task) -> float:
+    """How far the task's rates can grow, as the planner expects, until a placed plan saturates."""
+    plan = largest_rates(problem(_request(task)))
+    rate = task.rates[0]
+    return plan.prediction.workflow(rate.workflow).capacity_per_s / rate.rate_per_s
+
+
+def _ours(task: Task) -> list[Choice]:
+    shared = _allocations(task, Limits())
+    return _behind_policies([*shared, *_allocations(task, Limits(share=False))])
+
+
+def _no_co_location(task: Task) -> list[Choice]:
+    return _behind_policies(_allocations(task, Limits(share=False)))
+
+
+def _no_degree_choice(task: Task) -> list[Choice]:
+    """Each LLM on the fewest GPUs that hold it."""
+    least: dict[str, int] = {}
+    for curve in task.profiles.curves:
+        key = curve.key
+        least[key.stage.llm] = min(least.get(key.stage.llm, 99), key.tensor_parallel)
+    llms = {load.llm: LlmLimits(tensor_parallel=least[load.llm]) for load in task.loads}
+    return _behind_policies(
+        [
+            *_allocations(task, Limits(llms=llms)),
+            *_allocations(task, Limits(llms=llms, share=False)),
+        ]
+    )
+
+
+def _no_replicas(task: Task) -> list[Choice]:
+    return _behind_policies(_single_replicas(task))
+
+
+def _no_simulation(task: Task) -> list[Choice]:
+    return [Choice(each, *_POLICIES[0]) for each in _allocations(task, Limits())[:1]]
+
+
+def _no_critical_path(task: Task) -> list[Choice]:
+    found = _allocations(task, Limits(), predictor=pipeline.PREDICTOR)
+    return [Choice(each, *_POLICIES[0]) for each in found[:1]]
+
+
+OUR_VARIANTS: Mapping[str, Callable[[Task], list[Choice]]] = {
+    OURS: _ours,
+    "no co-location": _no_co_location,
+    "no TP choice": _no_degree_choice,
+    "no replicas": _no_replicas,
+    "no simulation": _no_simulation,
+    "no critical path": _no_critical_path,
+}
+
+
+def _request(task: Task, limits: Limits | None = None) -> PlanRequest:
+    return PlanRequest(
+        demands=task.demands,
+        profiles=task.profiles,
+        cluster=task.cluster,
+        rates=task.rates,
+        limits=limits or Limits(),
+    )
+
+
+def _behind_policies(allocations: list[Allocation]) -> list[Choice]:
+    distinct = list(dict.fromkeys(allocations))
+    return [Choice(each, *policy) for each, policy in product(distinct, _POLICIES)]
+
+
+def _allocations(
+    task: Task, limits: Limits, predictor: str = critical_path.PREDICTOR
+) -> list[Allocation]:
+    """The best of the search by a predictor, and that of most throughput; none if nothing fits."""
+    asked = problem(_request(task, limits))
+    try:
+        found = [p.allocation for p in ranked(asked, best_plans(asked, COMPARED), predictor)]
+    except InfeasibleError:
+        found = []
+    most = _largest(asked)
+    best = found[: _SIMULATED - 1]
+    return best + [each for each in most if each not in best]
+
+
+def _largest(asked: Problem) -> list[Allocation]:
+    try:
+        return [largest_rates(asked).allocation]
+    except InfeasibleError:
+        return []
+
+
+def _single_replicas(task: Task) -> list[Allocation]:
+    """The best that have one replica of each LLM, for as much of the load as such ones sustain."""
+    asked, factor = problem(_request(task)), 1.0
+    found: list[Allocation] = []
+    while not found and factor > _LEAST_FACTOR:
+        scaled = asked.scaled(factor)
+        llms = [options.where(options.replicas == 1) for options in scaled.options()]
+        if all(map(len, llms)):
+            for choice in islice(choices(llms, scaled.budgets), _LOOKED_AT):
+                groups = allocation(llms, choice)
+                if is_placeable(groups, task.cluster):
+                    found.append(groups)
+                if len(found) == _SIMULATED:
+                    break
+        factor *= 0.9
+    return found
