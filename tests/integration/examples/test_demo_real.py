@@ -61,6 +61,8 @@ def test_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "there is no file" in capsys.readouterr().err
 
 
+# The program has been seen to hang as the interpreter ends, all its processes gone: still to find.
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks into /proc")
 def test_leaves_no_process_behind_when_it_is_told_to_end(tmp_path: Path) -> None:
     model = write_tiny_model(tmp_path / "tiny.gguf")
