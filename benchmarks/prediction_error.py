@@ -48,16 +48,17 @@ def run(scenario: Scenario) -> None:
         rated = scenario.rated(load * factor)
         told = predictions(rated, scenario.allocation, profiles)
         under_way = sum(w.rate_per_s * w.execution_s_mean for w in told[0].workflows)
+        warm_up = max(executions // 4, round(3 * under_way))
         runs = serve(
             scenario.streams(rated),
             fleet_of(scenario.allocation, scenario.specs),
             executions=executions,
-            warm_up=max(executions // 4, round(3 * under_way)),
+            warm_up=warm_up,
             seed=SEED,
         )
         for name, recorded in scenario.executions.items():
             latencies_s = np.array([r.execution_s for r in runs if r.workflow == name])
-            found = errors(told, name, latencies_s, len(recorded))
+            found = errors(told, name, latencies_s, len(recorded), warm_up)
             figures[f"{name}_at_{load:.0%}"] = found
     report(
         "prediction_error",

@@ -66,7 +66,7 @@ def counts(scenario: Scenario, profiles: ProfileSet, pace: Pace, load: float) ->
     rated = scenario.rated(load * scenario.factor_at_capacity(profiles))
     told = predictions(rated, scenario.allocation, profiles)[0]
     under_way = sum(w.rate_per_s * w.execution_s_mean for w in told.workflows)
-    rounds = max(2, round(pace.rounds * load / max(LOADS)))
+    rounds = max(1, round(pace.rounds * load / max(LOADS)))
     return scenario.rounds(rounds), round(pace.warm_up_executions_s * under_way) + 1
 
 
@@ -152,7 +152,7 @@ def compared(
         http_s = np.array([latencies_s[run.id] for run in at.runs if run.script.workflow == name])
         sim_s = np.array([r.execution_s for r in simulated if r.workflow == name])
         found[f"{name}_at_{at.load:.0%}"] = {
-            **errors(told, name, http_s, len(recorded)),
+            **errors(told, name, http_s, len(recorded), warm_up),
             "http_over_sim": {
                 "mean": round(float(http_s.mean() / sim_s.mean() - 1), 4),
                 "p95": round(p95(http_s) / p95(sim_s) - 1, 4),

@@ -117,7 +117,17 @@ def test_executions_that_meet_the_same_load_say_less_than_as_many_that_do_not():
 
 def test_rounds_of_the_same_executions_have_no_sampling_error_without_load():
     served_s = np.tile(np.random.default_rng(1).exponential(size=40), 20)
-    assert standard_errors(served_s, recorded=40) == (pytest.approx(0), pytest.approx(0))
+    nothing = (pytest.approx(0), pytest.approx(0))
+    assert standard_errors(served_s, recorded=40) == nothing
+
+
+def test_rounds_are_found_where_counting_began_within_one():
+    rng = np.random.default_rng(1)
+    lengths_s = rng.exponential(size=40)
+    rounds = np.concatenate([rng.permutation(lengths_s) for _ in range(20)])
+    counted = np.roll(rounds, -13)
+    assert standard_errors(counted, recorded=40, warm_up=13)[0] == pytest.approx(0)
+    assert standard_errors(counted, recorded=40)[0] > 0.001
 
 
 def test_every_role_of_a_coding_session_has_an_llm_of_its_own():
