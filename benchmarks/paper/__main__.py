@@ -14,12 +14,6 @@ from benchmarks.paper.workloads import Files
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.paper", description=__doc__)
     parser.add_argument("--setting", choices=list(SETTINGS), default="quick")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=Path(os.environ.get("SCEPSY_DATA", "../shared/data")),
-        help="folder with the public recordings chatdev/ and claude_code/; default SCEPSY_DATA",
-    )
     parser.add_argument("--out", type=Path, default=Path("paper-out"), help="results, resumable")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     options = parser.parse_args()
@@ -29,7 +23,7 @@ def main() -> None:
         print(f"{perf_counter() - began:7.0f} s  {what}", file=sys.stderr, flush=True)
 
     setting = SETTINGS[options.setting]
-    evaluate(setting, Files(options.out / setting.name), options.data, jobs=options.jobs, tell=tell)
+    evaluate(setting, Files(options.out / setting.name), jobs=options.jobs, tell=tell)
 
 
 if __name__ == "__main__":

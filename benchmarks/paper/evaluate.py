@@ -21,6 +21,7 @@ from benchmarks.paper.workloads import (
     profile,
     profile_jobs,
 )
+from benchmarks.recorded.sources import DATA
 from scepsy.profiles.curve import ProfileCurve
 from scepsy.sim.baselines.registry import BASELINES
 
@@ -31,7 +32,7 @@ _DRIFT_SYSTEMS = (OURS, "published", "user-given")
 _WRONG_WORKLOADS = ("beam_search", "rag_rerank", "chatdev")
 
 
-def workloads_at_hand(setting: Setting, data: Path, files: Files, tell: Tell) -> list[str]:
+def workloads_at_hand(setting: Setting, files: Files, tell: Tell) -> list[str]:
     """The setting's workloads, those left out whose public recordings are not there."""
     found = []
     for name in setting.workloads:
@@ -39,11 +40,11 @@ def workloads_at_hand(setting: Setting, data: Path, files: Files, tell: Tell) ->
             w
             for w in WORKLOADS[name].rates
             if w in PUBLIC
-            and not (data / _FOLDER[w]).exists()
+            and not (DATA / _FOLDER[w]).exists()
             and not files.recording(w, "training").exists()
         ]
         if missing:
-            tell(f"left out: {name}, as {data} has no {_FOLDER[missing[0]]}/; see SCEPSY_DATA")
+            tell(f"left out: {name}, as {DATA} has no {_FOLDER[missing[0]]}/; see SCEPSY_DATA")
         else:
             found.append(name)
     return found
@@ -134,14 +135,14 @@ def _side(setting: Setting, part: Part, name: str, system: str, variant: str = "
 
 
 def evaluate(
-    setting: Setting, files: Files, data: Path, *, jobs: int, tell: Tell
+    setting: Setting, files: Files, *, jobs: int, tell: Tell
 ) -> list[tuple[Chain, list[Point]]]:
     """Do what is not done yet; give all results."""
-    names = workloads_at_hand(setting, data, files, tell)
+    names = workloads_at_hand(setting, files, tell)
     workflows = list(dict.fromkeys(w for name in names for w in WORKLOADS[name].rates))
     with _pool(jobs) as pool:
         recorded = [
-            _submit(pool, make_recordings, files, workflow, setting, data) for workflow in workflows
+            _submit(pool, make_recordings, files, workflow, setting) for workflow in workflows
         ]
         for each in recorded:
             each.result()

@@ -5,16 +5,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from benchmarks.paper.public import chatdev, coding
 from benchmarks.paper.record import record
 from benchmarks.paper.settings import PUBLIC, WORKLOADS, Setting
+from benchmarks.recorded.sources import chatdev, coding
 from examples.beam_search.workflow import BeamSearch, SearchConfig
 from examples.rag_rerank.workflow import RagConfig, RagRerank
 from examples.workflow import ExampleWorkflow
 from scepsy.model.cluster import Cluster, regular_cluster
 from scepsy.model.execution import Call, CallId, Execution
 from scepsy.model.plan import WorkflowRate
-from scepsy.model.workflow import Stage, WorkflowName
+from scepsy.model.workflow import LlmName, Stage, WorkflowName
 from scepsy.profiles.catalog import find_gpu_type
 from scepsy.profiles.curve import ProfileCurve, ProfileKey, ProfileSet
 from scepsy.profiles.shapes import profile_shapes
@@ -36,6 +36,13 @@ EXAMPLES: Mapping[str, ExampleWorkflow] = {
     "beam_search": BeamSearch(config=BEAM_SEARCH),
     "rag_rerank": RagRerank(config=RagConfig(stream=False)),
 }
+CODING_LLMS: Mapping[str, str] = {
+    "planner": "qwen3-32b",
+    "coder": "qwen3-30b-a3b",
+    "summariser": "qwen3-8b",
+}
+STRETCHES = 160
+"""Of coding sessions."""
 TRAINING, EVALUATION = "training", "evaluation"
 _SEED_OF = {TRAINING: 0, EVALUATION: 1}
 _GPUS_PER_NODE = 8
@@ -135,12 +142,12 @@ def streams(
     return [Stream(scripts=recorded[r.workflow], rate_per_s=r.rate_per_s) for r in rates]
 
 
-def make_recordings(files: Files, workflow: str, setting: Setting, data: Path) -> None:
+def make_recordings(files: Files, workflow: str, setting: Setting) -> None:
     """Record an example, or read and split what is public, unless it was done before."""
     if all(files.recording(workflow, part).exists() for part in _SEED_OF):
         return
     if workflow in PUBLIC:
-        parts = _split(chatdev(data) if workflow == "chatdev" else coding(data), workflow)
+        parts = _split(chatdev() if workflow == "chatdev" else _coding(), workflow)
     else:
         counts = dict(zip(_SEED_OF, setting.recorded[workflow], strict=True))
         parts = {
@@ -155,6 +162,14 @@ def make_recordings(files: Files, workflow: str, setting: Setting, data: Path) -
         with SqliteTraceStore.open(partial) as store:
             store.append([call for execution in executions for call in execution.calls])
         partial.replace(path)
+
+
+def _coding() -> list[Execution]:
+    """With LLMs that fit on few GPUs."""
+    return [
+        replace(part, calls=tuple(replace(c, llm=LlmName(CODING_LLMS[c.role])) for c in part.calls))
+        for part in coding(STRETCHES)
+    ]
 
 
 def _split(recorded: Sequence[Execution], workflow: str) -> Mapping[str, list[Execution]]:

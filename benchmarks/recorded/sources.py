@@ -87,7 +87,7 @@ def chatdev() -> tuple[Execution, ...]:
     )
 
 
-def coding() -> tuple[Execution, ...]:
+def coding(most: int = MAX_STRETCHES) -> tuple[Execution, ...]:
     """Stretches of sessions without a pause of over a minute, in which a person was waited for.
 
     Of 3 to 40 calls of up to 60,000 tokens. The first call of a stretch is the planner's, a later
@@ -98,7 +98,7 @@ def coding() -> tuple[Execution, ...]:
         Execution(part.id, part.workflow, tuple(with_role(part.calls)))
         for part in found
         if 3 <= len(part.calls) <= 40 and max(c.prompt_tokens for c in part.calls) <= 60_000
-    )[:MAX_STRETCHES]
+    )[:most]
 
 
 def stretches(session: Execution) -> Iterator[Execution]:
