@@ -31,8 +31,7 @@ import numpy as np
 
 from benchmarks.host import report
 from scepsy.errors import InputError, MissingError, ScepsyError
-from scepsy.model.execution import BLOCK_TOKENS
-from scepsy.profiles.operator_engine import Room, operator_engine_spec
+from scepsy.profiles.operator_engine import BLOCK_TOKENS, VISIBLE, Room, operator_engine_spec
 from scepsy.profiles.operator_profile import load_operator_profile
 from scepsy.profiles.operator_times import Layout, Link
 from scepsy.profiles.step_time import EngineSpec
@@ -82,8 +81,9 @@ def load_run(folder: Path) -> Run:
         one = config["nodes"][0]["instances"][0]
         engine, memory = meta["engine_kwargs"], one["npu_mem"]
         degrees = int(engine["tensor_parallel_size"]), int(engine["data_parallel_size"])
-        resolved = meta.get("kv_cache") or {}
-        blocks, size = resolved.get("num_gpu_blocks"), resolved.get("block_size", BLOCK_TOKENS)
+        resolved, hardware = meta.get("kv_cache") or {}, meta.get("hardware") or {}
+        blocks, size = resolved.get("num_gpu_blocks"), resolved.get("block_size") or BLOCK_TOKENS
+        visible_bytes = hardware.get("device_total_memory_bytes")
         return Run(
             name=f"{folder.parent.name}/{folder.name}",
             gpu_type=one.get("hardware", folder.parent.name),
@@ -94,10 +94,11 @@ def load_run(folder: Path) -> Run:
             max_seqs=int(engine["max_num_seqs"]),
             chunk_tokens=int(engine["max_num_batched_tokens"]),
             folder=folder,
-            kv_blocks=int(blocks) * int(size) // BLOCK_TOKENS if blocks else None,
+            # vLLM gives the blocks of all copies, summed.
+            kv_blocks=int(blocks) * int(size) // BLOCK_TOKENS // degrees[1] if blocks else None,
             room=Room(
-                memory_bytes=float(memory["mem_size"]) * GIB,
-                utilization=float(resolved.get("gpu_memory_utilization", memory["mem_util"])),
+                memory_bytes=float(visible_bytes or memory["mem_size"] * VISIBLE * GIB),
+                utilization=float(resolved.get("gpu_memory_utilization") or memory["mem_util"]),
             ),
             link=Link(
                 bytes_per_s=float(config["link_bw"]) * 1e9,

@@ -48,6 +48,7 @@ class OperatorModel:
     hidden: int
     """Width of what passes from layer to layer."""
     kv_heads: int
+    vocabulary: int
     experts: int = 0
     """Experts in each layer; 0 where it has none."""
     experts_per_token: int = 0
@@ -180,14 +181,20 @@ class OperatorStepTimes:
         return once_s + head_s + self._model.layers * self._spread_s(tokens, padded)
 
     def _dense(self, tokens: int) -> float:
-        size_bytes = tokens * self._model.hidden * _BF16
         each_s = sum(line.at(tokens) for line in self._each)
-        if self._gpus > 1:  # one after attention, one after what follows it
-            each_s += 2 * self._link.all_reduce_s(size_bytes, self._gpus)
-        return self._model.layers * each_s + sum(line.at(tokens) for line in self._once)
+        once_s = sum(line.at(tokens) for line in self._once)
+        if self._gpus > 1:  # after attention, after what follows it, and after the embedding
+            size_bytes = tokens * self._model.hidden * _BF16
+            reduce_s = self._link.all_reduce_s(size_bytes, self._gpus)
+            each_s, once_s = each_s + 2 * reduce_s, once_s + reduce_s
+        return self._model.layers * each_s + once_s
 
     def _per_sequence(self, sequences: int) -> float:
-        return sum(line.at(sequences) for line in self._head)
+        head_s = sum(line.at(sequences) for line in self._head)
+        if self._gpus > 1:  # each has the logits of its part of the vocabulary
+            part_bytes = sequences * self._model.vocabulary / self._gpus * _BF16
+            head_s += self._link.gather_s(part_bytes, self._gpus)
+        return head_s
 
     def _spread_s(self, tokens: int, largest: int) -> float:
         """Seconds of one layer's experts, and of bringing the tokens of all copies there and back.

@@ -45,10 +45,10 @@ class EngineAhead(Engine):
         super()._complete()
 
     def _begin(self, at_s: float) -> None:
-        if self._end_s == _INF:  # idle until now
+        if not self._run_steps:  # idle until now
             self._planned_s = at_s
         super()._begin(at_s)
-        if self._end_s == _INF and (self._left or self._waiting):
+        if not self._run_steps and (self._left or self._waiting):
             self._free_left()
             self._planned_s = at_s
             super()._begin(at_s)

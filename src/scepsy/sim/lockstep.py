@@ -90,14 +90,14 @@ class _Copy(EngineAhead):
 
     @property
     def has_work(self) -> bool:
-        return bool(self._prefill_tokens or self._batch)
+        return bool(self._batch) or any(s.chunk_tokens for s in self._prefilling)
 
     def end_step(self) -> None:
         self._complete()
 
     def take_step(self, start_s: float, end_s: float) -> None:
         self._start_s, self._end_s = start_s, end_s
-        self._run_steps = int(self.has_work)
+        self._run_steps = int(end_s < _INF)  # beside others it steps even without work
 
     def advance(self, now_s: float) -> list[EngineEvent]:
         self._now_s = now_s  # the group has run it
