@@ -85,6 +85,10 @@ class EngineSpec:
     """Calls in the batch at most (vLLM's ``max_num_seqs``)."""
     chunk_tokens: int = 2048
     """Tokens in one step at most (vLLM's ``max_num_batched_tokens``)."""
+    host_blocks: int = 0
+    """KV blocks that are kept in host memory when the GPU has no room for them."""
+    host_block_s: float = 0.0
+    """Seconds to bring one of them back."""
     provenance: Provenance = Provenance.SIMULATED
     source: str = ""
     """Which data the times come from, e.g. ``aiconfigurator-core 0.12.0, vllm 0.24.0, h100``."""

@@ -13,6 +13,7 @@ result is that of stepping one by one, which the tests check.
 
 from scepsy.errors import InputError
 from scepsy.profiles.step_time import EngineSpec
+from scepsy.sim.chunks import Chunks
 from scepsy.sim.decode_batch import DecodeBatch
 from scepsy.sim.engine_call import (
     EngineCall,
@@ -22,7 +23,9 @@ from scepsy.sim.engine_call import (
     FirstToken,
     Preempted,
 )
+from scepsy.sim.host_tier import HostTier
 from scepsy.sim.kv_cache import KvCache
+from scepsy.sim.loading import Loading
 from scepsy.sim.run_steps import whole_steps
 from scepsy.sim.sequence import Sequence
 from scepsy.sim.waiting import WaitingQueue
@@ -55,7 +58,10 @@ class Engine:
         self._times = spec.times
         self._block_tokens = spec.block_tokens
         self._max_seqs = min(spec.max_seqs, spec.chunk_tokens)  # every decode must fit in a step
-        self._cache = KvCache(spec.kv_blocks)
+        host = HostTier(spec.host_blocks, spec.host_block_s)
+        self._cache = KvCache(spec.kv_blocks, host.put if spec.host_blocks else None)
+        self._loading = Loading(self._cache, host)
+        self._chunks = Chunks(self._cache, spec.block_tokens)
         self._calls: dict[str, Sequence] = {}
         self._waiting = WaitingQueue()
         self._running: dict[str, Sequence] = {}  # by arrival, as admission is in order
@@ -71,9 +77,6 @@ class Engine:
         self._is_silent = False  # cut by a call: nothing is to be seen at its end
         self._whole_asked = (0.0, 0.0, 0)
         self._whole_found = 0
-        self._budget_tokens = 0
-        self._prefill_tokens = 0
-        self._prefill_context_tokens = 0
         self._admitting = True
         # Totals
         self._arrivals = 0
@@ -103,7 +106,7 @@ class Engine:
         self._arrivals += 1
         self._calls[call.id] = sequence
         self._waiting.add(sequence)
-        if self._end_s == _INF:
+        if not self._run_steps:  # idle, or waiting for blocks alone
             self._begin(now_s)
         elif self._start_s == now_s:  # a step has just begun: the call is in time for it
             self._admit()
@@ -202,7 +205,7 @@ class Engine:
         self._batch.step(steps)
         self._generated_tokens += len(self._batch) * steps
         ended = [self._running[decode.call_id] for decode in self._batch.ended()]
-        if self._prefill_tokens:
+        if self._chunks.tokens:
             ended += self._finish_prefills(at_s)
         for sequence in self._cancelled:
             self._release(sequence)
@@ -217,20 +220,20 @@ class Engine:
         self._start_s = at_s
         self._admitting = not self._make_room(at_s)  # as vLLM: not in a step that preempted
         self._cache.take(self._batch.blocks_due(0, 1))
-        self._budget_tokens = self.spec.chunk_tokens - len(self._batch)
-        self._prefill_tokens = self._prefill_context_tokens = 0
+        self._chunks.begin(self.spec.chunk_tokens - len(self._batch))
+        self._prefilling += self._loading.ready(at_s)
         for sequence in self._prefilling:
-            self._schedule_chunk(sequence)
+            self._chunks.take(sequence)
         self._admit()
         self._set_end()
 
     def _set_end(self) -> None:
         """Find when the step ends, or the run of steps in which the batch stays as it is."""
         self._run_steps, self._is_silent = 1, False
-        if self._prefill_tokens:
+        if self._chunks.tokens:
             self._end_s = self._start_s + self._times.step_s(
-                prefill_tokens=self._prefill_tokens,
-                prefill_context_tokens=self._prefill_context_tokens,
+                prefill_tokens=self._chunks.tokens,
+                prefill_context_tokens=self._chunks.context_tokens,
                 decodes=len(self._batch),
                 decode_context_tokens=self._batch.context_tokens,
             )
@@ -240,9 +243,11 @@ class Engine:
                     self._batch.steps_left, self._cache.available_blocks
                 )
             self._end_s = self._start_s + self._run_s(self._run_steps)
+            if self._loading.next_s < self._end_s:
+                self._cut_at(self._loading.next_s)
         else:
             self._run_steps = 0
-            self._end_s = _INF
+            self._end_s = self._loading.next_s
 
     def _run_s(self, steps: int) -> float:
         return self._times.decode_run_s(
@@ -276,10 +281,17 @@ class Engine:
             self._run_steps, self._end_s = steps, self._start_s + self._run_s(steps)
             self._is_silent = True
 
+    def _cut_at(self, at_s: float) -> None:
+        """Let the run about to begin end with the step that is under way at an instant."""
+        steps = whole_steps(self._run_s, self._start_s, self._run_steps, self._end_s, at_s)
+        if steps == 0 or self._start_s + self._run_s(steps) < at_s:
+            steps += 1
+        self._run_steps, self._end_s = steps, self._start_s + self._run_s(steps)
+
     def _admit(self) -> None:
         if not self._admitting:
             return
-        while self._waiting and self._budget_tokens and len(self._running) < self._max_seqs:
+        while self._waiting and self._chunks.left_tokens and len(self._running) < self._max_seqs:
             sequence = self._waiting.head
             if sequence.arrived_s > self._planned_s:
                 return
@@ -291,31 +303,17 @@ class Engine:
             self._waiting.take()
             sequence.held = list(reusable[:hits])
             sequence.registered = hits
-            sequence.computed_tokens = hits * self._block_tokens
+            must_wait = self._loading.begin(self._start_s, sequence, reusable)
+            sequence.computed_tokens = sequence.registered * self._block_tokens
             if sequence.cached_tokens is None:
                 sequence.cached_tokens = sequence.computed_tokens
                 sequence.scheduled_s = self._start_s
                 self._prompt_tokens += sequence.call.prompt_tokens
                 self._hit_tokens += sequence.cached_tokens
             self._running[sequence.call.id] = sequence
-            self._prefilling.append(sequence)
-            self._schedule_chunk(sequence)
-
-    def _schedule_chunk(self, sequence: Sequence) -> None:
-        computed = sequence.computed_tokens
-        chunk = min(sequence.target_tokens - computed, self._budget_tokens)
-        sequence.chunk_tokens = chunk
-        if not chunk:
-            return
-        self._budget_tokens -= chunk
-        self._prefill_tokens += chunk
-        self._prefill_context_tokens += computed
-        # As in vLLM, calls scheduled from now on, even in this step, can share these blocks.
-        full = (computed + chunk) // self._block_tokens
-        fresh = sequence.chain[sequence.registered : full]
-        if fresh:
-            sequence.held += self._cache.share(fresh)
-            sequence.registered += len(fresh)
+            if not must_wait:
+                self._prefilling.append(sequence)
+                self._chunks.take(sequence)
 
     def _finish_prefills(self, at_s: float) -> list[Sequence]:
         """Count the chunks of the step that ends; give the calls that end with their prefill."""
@@ -381,6 +379,8 @@ class Engine:
             sequence.decode = None
         elif sequence in self._prefilling:
             self._prefilling.remove(sequence)
+        else:
+            self._loading.remove(sequence)
         del self._running[sequence.call.id]
         return tokens
 

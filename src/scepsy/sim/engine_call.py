@@ -17,6 +17,10 @@ class EngineCall:
     """Ids of the prompt's full blocks; equal ids mean an equal prefix. None: nothing is shared."""
     output_blocks: tuple[int, ...] = ()
     """Ids of the blocks that prompt and output fill beyond ``prefix_blocks``."""
+    fetched_blocks: int = 0
+    """So many of those, from the first on, can come from another replica."""
+    fetch_s: float = 0.0
+    """How long all of those take to come."""
     priority: float = 0.0
     """Of the calls that wait, the least goes first; of equal ones, the first to come."""
 

@@ -6,14 +6,21 @@ those unused for longest go first, and of one call's blocks the last goes first,
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 class KvCache:
     """A fixed number of blocks, each free, private to one call, or cached under an id."""
 
-    def __init__(self, blocks: int) -> None:
+    def __init__(self, blocks: int, on_evict: Callable[[int], None] | None = None) -> None:
+        """All free.
+
+        Args:
+            blocks: how many there are.
+            on_evict: told of each id that is forgotten.
+        """
         self.blocks = blocks
+        self._on_evict = on_evict
         self._private = 0
         self._holders: dict[int, int] = {}
         # By the order of eviction. Taking the first of a plain dict would cost more each time, as
@@ -64,7 +71,9 @@ class KvCache:
         assert blocks <= self.available_blocks, "taken more KV blocks than there are"
         self._private += blocks
         for _ in range(len(self._idle) - self.available_blocks):
-            self._idle.popitem(last=False)
+            block, _ = self._idle.popitem(last=False)
+            if self._on_evict is not None:
+                self._on_evict(block)
 
     def share(self, chain: Sequence[int]) -> list[int]:
         """Give ids to private blocks of one holder, so that others find them.
