@@ -19,11 +19,13 @@ from scepsy.errors import InputError
 
 AttentionTimes = dict[tuple[int, int], dict[int, dict[int, float]]]
 """Seconds by (chunk, decodes), then by the chunk's tokens in KV, then by each decode's."""
+_FAR = 64
+"""How far beyond its points an axis leads, as multiples of the last."""
 Array = NDArray[np.float64]
 
 
 class AttentionGrid:
-    """Seconds of attention in one layer, by the four counts; beyond the grid on its last slope."""
+    """Seconds of attention in one layer, by the four counts; beyond them on the last slopes."""
 
     def __init__(self, times: AttentionTimes) -> None:
         """Lay the measured points on a grid.
@@ -47,6 +49,11 @@ class AttentionGrid:
         grid = _resampled(chunks[1:], measured[1:], self._chunks[1:])
         grid = np.concatenate([measured[:1], grid])
         grid = (_running(np.maximum, grid) + np.flip(_running(np.minimum, np.flip(grid)))) / 2
+        axes = self._chunks, self._decodes, self._chunk_context, self._context
+        for index, axis in enumerate(axes):
+            grid = np.moveaxis(_led_on(axis, np.moveaxis(grid, index, 0)), 0, index)
+            axis.append(axis[-1] * _FAR)
+        grid = _running(np.maximum, grid)  # where its ends led on at different slopes
         self._grid: list[list[list[list[float]]]] = grid.tolist()
 
     def _of_chunk(self, times: AttentionTimes, chunk: int, counts: Sequence[int]) -> Array:
@@ -117,6 +124,12 @@ def _refined(axis: Sequence[int]) -> list[int]:
     """The points, and one halfway between each two."""
     halves = {(low + high) // 2 for low, high in pairwise(axis) if low and high - low > 1}
     return sorted({*axis, *halves})
+
+
+def _led_on(axis: Sequence[int], grid: Array) -> Array:
+    """With values far beyond the last along the first axis, on the line through the last two."""
+    steps = (axis[-1] * _FAR - axis[-1]) / (axis[-1] - axis[-2])
+    return np.concatenate([grid, grid[-1:] + steps * (grid[-1:] - grid[-2:-1])])
 
 
 def _running(extreme: np.ufunc, grid: Array) -> Array:

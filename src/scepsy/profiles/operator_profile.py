@@ -135,7 +135,7 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, tuple[int
             time_us = float(row["time_us"])
         except (TypeError, ValueError):
             raise InputError(f"{path}, line {reader.line_num}: not a number") from None
-        if min(*counts, time_us) < 0 or not max(*counts, time_us) <= MAX_VALUE:
+        if min(counts) < 0 or max(counts) > MAX_VALUE or not 0 <= time_us <= MAX_VALUE:
             raise InputError(f"{path}, line {reader.line_num}: a value is not in 0 to {MAX_VALUE}")
         yield row.get("layer") or "", counts, time_us / 1e6
 

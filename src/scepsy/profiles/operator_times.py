@@ -37,7 +37,6 @@ profiles' own figures: 4.4 to 5.4 %)."""
 _BOTH_WAYS = 2
 """How much faster a link is in gathering or scattering alone, when it carries both directions at
 once, than in an all-reduce. LLMServingSim found so with NCCL on PCIe 5.0 (serving/__main__.py)."""
-_FAR = 1 << 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,9 +150,8 @@ class OperatorStepTimes:
             return 0.0
         line = self._decode_lines.get(decodes)
         if line is None:
-            contexts = [*self._profile.attention.contexts, _FAR]
             grid = self._profile.attention
-            line = Line([(kv, grid.at(0, 0, decodes, kv)) for kv in contexts])
+            line = Line([(kv, grid.at(0, 0, decodes, kv)) for kv in grid.contexts])
             self._decode_lines[decodes] = line
         mean, longest = batch.decode_context_tokens / decodes, batch.longest_decode_tokens
         mean_s = line.integral(mean - 0.5 + steps) - line.integral(mean - 0.5)

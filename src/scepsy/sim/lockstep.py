@@ -48,6 +48,7 @@ class LockstepGroup:
         self._run_to(now_s)
         one = self._copies[copy]
         one.is_new = False
+        one.rouse(now_s)
         one.submit(now_s, call)
         if one.is_new:
             self._set_end(now_s)
@@ -91,6 +92,11 @@ class _Copy(EngineAhead):
     @property
     def has_work(self) -> bool:
         return bool(self._batch) or any(s.chunk_tokens for s in self._prefilling)
+
+    def rouse(self, now_s: float) -> None:
+        """Let a step without work that begins now be none, so that a call can begin it."""
+        if self._start_s == now_s and not self.has_work:
+            self.take_step(now_s, _INF)
 
     def end_step(self) -> None:
         self._complete()
