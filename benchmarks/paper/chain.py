@@ -98,8 +98,8 @@ def read_points(path: Path) -> list[Point]:
     """The results in a file; a line that broke off is left out."""
     if not path.exists():
         return []
-    lines = path.read_text("utf-8").split("\n")[:-1]
-    if lines and not path.read_text("utf-8").endswith("\n"):
+    *lines, broken = path.read_text("utf-8").split("\n")
+    if broken:
         path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
     return [_point(json.loads(line)) for line in lines]
 

@@ -134,9 +134,7 @@ def _side(setting: Setting, part: Part, name: str, system: str, variant: str = "
     )
 
 
-def evaluate(
-    setting: Setting, files: Files, *, jobs: int, tell: Tell
-) -> list[tuple[Chain, list[Point]]]:
+def evaluate(setting: Setting, files: Files, *, jobs: int, tell: Tell) -> list[Point]:
     """Do what is not done yet; give all results."""
     names = workloads_at_hand(setting, files, tell)
     workflows = list(dict.fromkeys(w for name in names for w in WORKLOADS[name].rates))
@@ -154,7 +152,13 @@ def evaluate(
         for number, done in enumerate(as_completed(under_way), start=1):
             done.result()
             tell(f"{number}/{len(wanted)} {under_way[done].name}")
-    return [(chain, read_points(_path(files, chain))) for chain in wanted]
+    return read_all(setting, files, tell)
+
+
+def read_all(setting: Setting, files: Files, tell: Tell) -> list[Point]:
+    """The results that there are."""
+    wanted = chains(setting, workloads_at_hand(setting, files, tell))
+    return [point for chain in wanted for point in read_points(_path(files, chain))]
 
 
 def _profile(
@@ -162,7 +166,9 @@ def _profile(
 ) -> None:
     jobs: list[ProfileJob] = profile_jobs(files, workflow, setting)
     if jobs:
-        under_way = [_submit(pool, profile, files, workflow, job) for job in jobs]
+        under_way = [
+            _submit(pool, profile, files, workflow, job, setting.profiled_calls) for job in jobs
+        ]
         curves: list[ProfileCurve] = [each.result() for each in under_way]
         keep_profiles(files, workflow, curves)
         tell(f"profiled {workflow}: {len(curves)} curves")

@@ -99,6 +99,8 @@ class Setting:
     """On all counts of executions."""
     replicas: tuple[int, ...] = (1, 4)
     """That are profiled."""
+    profiled_calls: int = 1000
+    """Of one point of a profile, at least."""
     systems: tuple[str, ...] | None = None
     """All that there are when None."""
 
@@ -134,7 +136,7 @@ TINY = Setting(
     parts=(Part.MAIN,),
     clusters=(4,),
     large_clusters=(),
-    recorded={"rag_rerank": (8, 8)},
+    recorded={"rag_rerank": (6, 6)},
     loads=(0.3,),
     few_loads=(),
     large_loads=(),
@@ -143,6 +145,7 @@ TINY = Setting(
     large_seeds=(),
     size=0.05,
     replicas=(1,),
+    profiled_calls=50,
     systems=("ours", "even"),
 )
 SETTINGS: Mapping[str, Setting] = {each.name: each for each in (FULL, QUICK, TINY)}

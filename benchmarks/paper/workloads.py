@@ -7,14 +7,14 @@ from pathlib import Path
 
 from benchmarks.paper.record import record
 from benchmarks.paper.settings import PUBLIC, WORKLOADS, Setting
-from benchmarks.recorded.sources import chatdev, coding
+from benchmarks.recorded.sources import CHATDEV_LLMS, chatdev, coding
 from examples.beam_search.workflow import BeamSearch, SearchConfig
 from examples.rag_rerank.workflow import RagConfig, RagRerank
 from examples.workflow import ExampleWorkflow
 from scepsy.model.cluster import Cluster, regular_cluster
 from scepsy.model.execution import Call, CallId, Execution
 from scepsy.model.plan import WorkflowRate
-from scepsy.model.workflow import LlmName, Stage, WorkflowName
+from scepsy.model.workflow import LlmName, Role, Stage, WorkflowName
 from scepsy.profiles.catalog import find_gpu_type
 from scepsy.profiles.curve import ProfileCurve, ProfileKey, ProfileSet
 from scepsy.profiles.shapes import profile_shapes
@@ -25,7 +25,7 @@ from scepsy.profiles.workload import Workload as StageWorkload
 from scepsy.profiles.workload import poisson_arrivals, stage_workload
 from scepsy.sim.arrivals import Stream
 from scepsy.sim.baselines.base import SpecOf, Task
-from scepsy.sim.profile import MIN_CALLS, profile_workload
+from scepsy.sim.profile import profile_workload
 from scepsy.sim.script import Script, scripts
 from scepsy.traces.demand import WorkflowDemand, demand
 from scepsy.traces.store import SqliteTraceStore
@@ -147,7 +147,7 @@ def make_recordings(files: Files, workflow: str, setting: Setting) -> None:
     if all(files.recording(workflow, part).exists() for part in _SEED_OF):
         return
     if workflow in PUBLIC:
-        parts = _split(chatdev() if workflow == "chatdev" else _coding(), workflow)
+        parts = _split(_chatdev() if workflow == "chatdev" else _coding(), workflow)
     else:
         counts = dict(zip(_SEED_OF, setting.recorded[workflow], strict=True))
         parts = {
@@ -162,6 +162,19 @@ def make_recordings(files: Files, workflow: str, setting: Setting) -> None:
         with SqliteTraceStore.open(partial) as store:
             store.append([call for execution in executions for call in execution.calls])
         partial.replace(path)
+
+
+def _chatdev() -> list[Execution]:
+    """With one role for all that share the third LLM."""
+    return [
+        replace(
+            run,
+            calls=tuple(
+                c if c.role in CHATDEV_LLMS else replace(c, role=Role("others")) for c in run.calls
+            ),
+        )
+        for run in chatdev()
+    ]
 
 
 def _coding() -> list[Execution]:
@@ -219,11 +232,11 @@ def profile_jobs(files: Files, workflow: str, setting: Setting) -> list[ProfileJ
     return jobs
 
 
-def profile(files: Files, workflow: str, job: ProfileJob) -> ProfileCurve:
+def profile(files: Files, workflow: str, job: ProfileJob, min_calls: int) -> ProfileCurve:
     """One curve."""
     stage, key, spec = job
     workload = _stage_workload(files, workflow, stage)
-    arrivals = poisson_arrivals(workload, min_calls=MIN_CALLS, seed=0)
+    arrivals = poisson_arrivals(workload, min_calls=min_calls, seed=0)
     return profile_workload(workload, arrivals, spec, key)
 
 
