@@ -2,51 +2,51 @@
 
 from collections.abc import Iterator
 
-from scepsy.model.plan import Allocation, ReplicaGroup
 from scepsy.place.topology import UNITS_PER_GPU
-from scepsy.sim.baselines.base import System, Task, allocation_of, fixed_system, is_placeable
-from scepsy.sim.baselines.independent import whole_allocation
-from scepsy.sim.baselines.ratings import Ratings
+from scepsy.sim.baselines.base import System, Task, fixed_system, is_placeable
+from scepsy.sim.baselines.independent import whole_offer
+from scepsy.sim.baselines.ratings import Offer, Ratings, computation
 
 NAME = "even"
 
 
 def even_systems(task: Task) -> tuple[System, ...]:
-    """Whole GPUs for each LLM, by each uniform degree; and every GPU shared by all LLMs."""
+    """Whole GPUs for each LLM, by each largest degree; and every GPU shared by all LLMs."""
     ratings = Ratings(task)
-    found: dict[Allocation, System] = {}
-    for allocation, note in [*_apart(task, ratings), *_together(task, ratings)]:
-        if allocation not in found and is_placeable(allocation, task.cluster):
-            found[allocation] = fixed_system(task, NAME, allocation, note=note)
-    return tuple(found.values())
+    offers = [*_apart(task, ratings), *_together(task, ratings)]
+    distinct = {offer.allocation: offer.note for offer in offers}
+    return tuple(
+        fixed_system(task, NAME, allocation, note=note)
+        for allocation, note in distinct.items()
+        if is_placeable(allocation, task.cluster)
+    )
 
 
-def _apart(task: Task, ratings: Ratings) -> Iterator[tuple[Allocation, str]]:
-    """As many whole GPUs for each LLM, those left over to the ones that are used most."""
-    for degrees in ratings.uniform_degrees():
-        share, over = divmod(task.gpus, len(degrees))
-        if min(share // degree for degree in degrees.values()) < 1:
+def _apart(task: Task, ratings: Ratings) -> Iterator[Offer]:
+    """As many whole GPUs for each LLM, those left over to the ones that keep most GPUs busy."""
+    share, over = divmod(task.gpus, len(ratings.llms))
+    by_use = sorted(ratings.llms, key=lambda llm: (-computation(ratings, llm), llm))
+    gpus = {llm: share + (at < over) for at, llm in enumerate(by_use)}
+    for most in sorted({degree for llm in gpus for degree in ratings.degrees(llm)}):
+        degrees = {llm: ratings.degree_within(llm, min(n, most)) for llm, n in gpus.items()}
+        if not all(degrees.values()):
             continue
-        replicas = {llm: share // degree for llm, degree in degrees.items()}
-        rated = {llm: ratings.whole(llm, degrees[llm], n) for llm, n in replicas.items()}
-        by_use = sorted(rated, key=lambda llm: -(r.utilization if (r := rated[llm]) else 0.0))
-        for llm in by_use[:over]:
-            replicas[llm] = (share + 1) // degrees[llm]
-        allocation = whole_allocation(ratings, degrees, replicas)
-        if allocation is not None:
-            note = f"{share} whole GPUs each, tensor parallel at most {max(degrees.values())}"
-            yield allocation, note
+        replicas = {llm: n // degrees[llm] for llm, n in gpus.items()}
+        note = f"{share} whole GPUs each, tensor parallel at most {most}"
+        offer = whole_offer(ratings, degrees, replicas, note)
+        if offer is not None:
+            yield offer
 
 
-def _together(task: Task, ratings: Ratings) -> Iterator[tuple[Allocation, str]]:
+def _together(task: Task, ratings: Ratings) -> Iterator[Offer]:
     """The same fraction of every GPU for each LLM, by each degree that all of them come in."""
     fraction = UNITS_PER_GPU // len(ratings.llms) / UNITS_PER_GPU
     shapes = [set(ratings.shapes(llm)) for llm in ratings.llms]
     for degree, part in sorted(set.intersection(*shapes)):
-        if part != fraction:
-            continue
         replicas = sum(len(domain.gpus) // degree for domain in task.cluster.domains)
+        if part != fraction or not replicas:
+            continue
         rated = [ratings.rated(llm, (degree, part), replicas) for llm in ratings.llms]
-        groups: list[ReplicaGroup] = [each.group for each in rated if each is not None]
-        if replicas and len(groups) == len(rated):
-            yield allocation_of(groups), f"{part:g} of every GPU each, tensor parallel {degree}"
+        known = tuple(each for each in rated if each is not None)
+        if len(known) == len(rated):
+            yield Offer(known, f"{part:g} of every GPU each, tensor parallel {degree}")

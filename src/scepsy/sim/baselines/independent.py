@@ -6,10 +6,9 @@ See ``docs/reference/baselines/independent.md``.
 from collections.abc import Mapping
 from math import ceil, inf
 
-from scepsy.model.plan import Allocation
 from scepsy.model.workflow import LlmName
-from scepsy.sim.baselines.base import System, Task, allocation_of, fixed_system, is_placeable
-from scepsy.sim.baselines.ratings import Ratings
+from scepsy.sim.baselines.base import System, Task, fixed_system, is_placeable
+from scepsy.sim.baselines.ratings import Offer, Ratings, shortlist
 
 NAME = "independent"
 TARGETS = (0.5, 0.6, 0.7, 0.8)
@@ -17,21 +16,25 @@ TARGETS = (0.5, 0.6, 0.7, 0.8)
 TOLERANCE = 0.1
 """Part of the target within which nothing is changed: Kubernetes' default."""
 
+MOST = 4
+"""Configurations of most throughput that are offered, and of least latency."""
+
 Counts = Mapping[LlmName, int]
 """Of each LLM: replicas, or GPUs for each of them."""
 
 
 def independent_systems(task: Task) -> tuple[System, ...]:
-    """For each uniform degree what the autoscalers settle on, by each target."""
+    """What the autoscalers settle on, by each choice of degrees and each target; the best of it."""
     ratings = Ratings(task)
-    found: dict[Allocation, System] = {}
-    for degrees in ratings.uniform_degrees():
-        for target in TARGETS:
-            allocation = _settled(task, ratings, degrees, target)
-            if allocation is not None and allocation not in found:
-                note = f"tensor parallel at most {max(degrees.values())}, target {target:g}"
-                found[allocation] = fixed_system(task, NAME, allocation, note=note)
-    return tuple(found.values())
+    settled = (
+        _settled(task, ratings, degrees, target)
+        for degrees in ratings.degree_choices()
+        for target in TARGETS
+    )
+    return tuple(
+        fixed_system(task, NAME, offer.allocation, note=offer.note)
+        for offer in shortlist((offer for offer in settled if offer is not None), MOST)
+    )
 
 
 def wanted_replicas(ratings: Ratings, llm: LlmName, degree: int, target: float, most: int) -> int:
@@ -74,14 +77,14 @@ def hand_out(
     return given
 
 
-def whole_allocation(ratings: Ratings, degrees: Counts, replicas: Counts) -> Allocation | None:
-    """The allocation on whole GPUs; None where a group is not profiled."""
+def whole_offer(ratings: Ratings, degrees: Counts, replicas: Counts, note: str) -> Offer | None:
+    """Groups on whole GPUs; None where one is not profiled."""
     rated = [ratings.whole(llm, degree, replicas[llm]) for llm, degree in degrees.items()]
-    groups = [each.group for each in rated if each is not None]
-    return allocation_of(groups) if len(groups) == len(rated) else None
+    known = tuple(each for each in rated if each is not None)
+    return Offer(known, note) if len(known) == len(rated) else None
 
 
-def _settled(task: Task, ratings: Ratings, degrees: Counts, target: float) -> Allocation | None:
+def _settled(task: Task, ratings: Ratings, degrees: Counts, target: float) -> Offer | None:
     """What all autoscalers settle on together; None where not one replica of each fits.
 
     What they want beyond the GPUs is cut, what they leave is handed out: by utilization.
@@ -98,9 +101,9 @@ def _settled(task: Task, ratings: Ratings, degrees: Counts, target: float) -> Al
         at_first = {llm: min(wanted[llm], most[llm]) for llm in most}
         replicas = hand_out(ratings, degrees, one, at_first, task.gpus)
         replicas = hand_out(ratings, degrees, replicas, most, task.gpus)
-        allocation = whole_allocation(ratings, degrees, replicas)
-        if allocation is None or is_placeable(allocation, task.cluster):
-            return allocation
+        offer = whole_offer(ratings, degrees, replicas, f"target {target:g}")
+        if offer is None or is_placeable(offer.allocation, task.cluster):
+            return offer
         cut = [llm for llm, n in replicas.items() if n > 1]
         if not cut:
             return None

@@ -4,13 +4,11 @@ See ``docs/reference/baselines/muxserve.md``.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import combinations, combinations_with_replacement
 
-from scepsy.model.plan import Allocation
-from scepsy.sim.baselines.base import System, Task, allocation_of, fixed_system, is_placeable
-from scepsy.sim.baselines.ratings import Ratings
-from scepsy.sim.baselines.units import Meshes, Units, place_units
+from scepsy.sim.baselines.base import System, Task, fixed_system, is_placeable
+from scepsy.sim.baselines.ratings import Offer, Ratings, shortlist
+from scepsy.sim.baselines.units import Meshes, place_units
 
 NAME = "muxserve"
 MOST = 4
@@ -31,35 +29,22 @@ def muxserve_systems(task: Task) -> tuple[System, ...]:
         ((headroom(ratings, meshes), meshes) for meshes in mesh_groups(task, ratings)),
         key=lambda pair: -pair[0],
     )
-    found: dict[Allocation, _Candidate] = {}
+    offers = []
     for most, meshes in groups[:_KEPT]:
-        for scale in sorted({most, most**0.5, 1.0} if most > 1 else {most, 1.0}, reverse=True):
+        for scale in sorted({most, most**0.5, 1.0} if most > 1 else {most, 1.0}):
             units = place_units(ratings, Meshes(meshes), scale, to_the_full=True) if scale else None
             if units is not None:
-                candidate = _Candidate(meshes, units)
-                found.setdefault(candidate.allocation, candidate)
-    fullest = sorted(found.values(), key=lambda one: one.units.utilization)[:MOST]
-    fastest = sorted(found.values(), key=lambda one: one.units.latency_s)[:MOST]
+                offers.append(Offer(units.placed, _note(meshes)))
     return tuple(
-        fixed_system(task, NAME, one.allocation, note=one.note)
-        for one in dict.fromkeys([*fullest, *fastest])
-        if is_placeable(one.allocation, task.cluster)
+        fixed_system(task, NAME, offer.allocation, note=offer.note)
+        for offer in shortlist(offers, MOST)
+        if is_placeable(offer.allocation, task.cluster)
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Candidate:
-    meshes: tuple[int, ...]
-    units: Units
-
-    @property
-    def allocation(self) -> Allocation:
-        return allocation_of(rated.group for rated in self.units.placed)
-
-    @property
-    def note(self) -> str:
-        sizes = [f"{self.meshes.count(n)} x {n}" for n in sorted(set(self.meshes), reverse=True)]
-        return f"meshes of {' + '.join(sizes)} GPUs"
+def _note(meshes: Sequence[int]) -> str:
+    sizes = [f"{meshes.count(n)} x {n}" for n in sorted(set(meshes), reverse=True)]
+    return f"meshes of {' + '.join(sizes)} GPUs"
 
 
 def headroom(ratings: Ratings, meshes: Sequence[int]) -> float:

@@ -1,17 +1,21 @@
 """What a group of replicas would make of the load on its LLM, from the same profiles for all."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
+from math import prod
 
 from scepsy.errors import InfeasibleError, MissingError
-from scepsy.model.plan import ReplicaGroup
+from scepsy.model.plan import Allocation, ReplicaGroup
 from scepsy.model.workflow import LlmName
 from scepsy.place.topology import largest_domain
 from scepsy.search.frontier import LlmLoad
-from scepsy.sim.baselines.base import Task
+from scepsy.sim.baselines.base import Task, allocation_of
 
 Shape = tuple[int, float]
 """(tensor_parallel, gpu_fraction)."""
+_MOST_CHOICES = 256
+"""Ways to give each LLM its own degree, beyond which only uniform ones are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,38 @@ class Rated:
     """Mean over calls of their latency; infinite where the load is not sustained."""
     cost_s: float
     """Seconds of the workflows' mean execution latency, by the pipeline; infinite likewise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One configuration that a baseline may choose, with each LLM's group."""
+
+    rated: tuple[Rated, ...]
+    note: str
+    """What was chosen, in words."""
+
+    @property
+    def allocation(self) -> Allocation:
+        """All groups."""
+        return allocation_of(rated.group for rated in self.rated)
+
+    @property
+    def utilization(self) -> float:
+        """Of the fullest LLM."""
+        return max(rated.utilization for rated in self.rated)
+
+    @property
+    def latency_s(self) -> float:
+        """Mean latency of a call, summed over LLMs: what can be seen of each by itself."""
+        return sum(rated.latency_s for rated in self.rated)
+
+
+def shortlist(offers: Iterable[Offer], most: int) -> list[Offer]:
+    """Distinct offers: so many of most throughput, and so many of least latency of calls."""
+    distinct = list({offer.allocation: offer for offer in offers}.values())
+    fullest = sorted(distinct, key=lambda offer: offer.utilization)[:most]
+    fastest = sorted(distinct, key=lambda offer: offer.latency_s)[:most]
+    return list(dict.fromkeys([*fullest, *fastest]))
 
 
 class Ratings:
@@ -68,24 +104,22 @@ class Ratings:
         """A group on whole GPUs."""
         return self.rated(llm, (degree, 1.0), replicas)
 
-    def uniform_degrees(self) -> Iterator[dict[LlmName, int]]:
-        """The degrees of all LLMs by each rule "so much tensor parallelism for everyone".
+    def degree_choices(self) -> Iterator[dict[LlmName, int]]:
+        """Degrees of all LLMs on whole GPUs: all ways, or where they are many, uniform ones.
 
-        An LLM that does not come in the degree has the next lower one, or its least. The first
-        rule is the least for all. There are no rules where an LLM fits on no whole GPUs.
+        There are none where an LLM fits on no whole GPUs.
         """
-        degrees = {llm: self.degrees(llm) for llm in self.llms}
-        seen = set()
-        for most in sorted({degree for own in degrees.values() for degree in own}):
-            if not all(degrees.values()):
-                return
-            rule = {
-                llm: max((d for d in own if d <= most), default=own[0])
-                for llm, own in degrees.items()
-            }
-            if (key := tuple(rule.values())) not in seen:
-                seen.add(key)
-                yield rule
+        each = [self.degrees(llm) for llm in self.llms]
+        if prod(map(len, each)) <= _MOST_CHOICES:
+            for chosen in product(*each):
+                yield dict(zip(self.llms, chosen, strict=True))
+            return
+        for most in sorted({degree for own in each for degree in own}):
+            yield {llm: self.degree_within(llm, most) or self.degrees(llm)[0] for llm in self.llms}
+
+    def degree_within(self, llm: LlmName, most: int) -> int:
+        """The largest degree on whole GPUs that is not above a number; 0 where there is none."""
+        return max((degree for degree in self.degrees(llm) if degree <= most), default=0)
 
     def _fits(self, llm: LlmName, shape: Shape) -> bool:
         if shape[0] > self._widest:
@@ -123,3 +157,10 @@ class Ratings:
             else 0.0,
             sum(stage.worth * s for stage, s in pairs if stage.worth),
         )
+
+
+def computation(ratings: Ratings, llm: LlmName) -> float:
+    """Whole GPUs that an LLM's load keeps busy, on its least degree; 0 where it fits on none."""
+    degrees = ratings.degrees(llm)
+    rated = ratings.whole(llm, degrees[0], 1) if degrees else None
+    return rated.utilization * degrees[0] if rated else 0.0

@@ -7,7 +7,7 @@ from math import inf
 
 from scepsy.model.workflow import LlmName
 from scepsy.place.topology import UNITS_PER_GPU
-from scepsy.sim.baselines.ratings import Rated, Ratings
+from scepsy.sim.baselines.ratings import Rated, Ratings, computation
 
 _Kind = tuple[int, int, frozenset[LlmName]]
 """Meshes alike: GPUs, tenths free of each of them, and the LLMs on them."""
@@ -87,11 +87,6 @@ class Units:
         """Whether the load that they were placed for is sustained."""
         return self.utilization * self.scale < 1
 
-    @property
-    def latency_s(self) -> float:
-        """Mean latency of an LLM's calls, summed over LLMs; infinite where one saturates."""
-        return sum(rated.latency_s for rated in self.placed)
-
 
 def place_units(
     ratings: Ratings, meshes: Meshes, scale: float, *, to_the_full: bool = False
@@ -123,13 +118,6 @@ def place_units(
     if to_the_full:
         _give_away(ratings, meshes, placed)
     return Units(tuple(placed.values()), scale)
-
-
-def computation(ratings: Ratings, llm: LlmName) -> float:
-    """Whole GPUs that an LLM's load keeps busy, on its least degree; 0 where it fits on none."""
-    degrees = ratings.degrees(llm)
-    rated = ratings.whole(llm, degrees[0], 1) if degrees else None
-    return rated.utilization * degrees[0] if rated else 0.0
 
 
 _Worth = tuple[float, float, int]

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scepsy.model.workflow import LlmName
 from scepsy.place.topology import UNITS_PER_GPU
 from scepsy.sim.baselines.muxserve import headroom, mesh_groups, muxserve_systems, partitions
-from scepsy.sim.baselines.ratings import Ratings
-from scepsy.sim.baselines.units import Meshes, computation, place_units
+from scepsy.sim.baselines.ratings import Ratings, computation
+from scepsy.sim.baselines.units import Meshes, place_units
 from tests.unit.sim.baselines.made_up import TENTHS, WHOLE, Llm, made_task
 
 A, B = LlmName("a"), LlmName("b")
