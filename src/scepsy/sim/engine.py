@@ -50,8 +50,7 @@ class Engine:
     instant last advanced to does not depend on how often the engine was advanced before.
     """
 
-    _planned_ahead_steps = 0  # these two: see EngineAhead
-    _planned_s = _INF
+    _planned_s = _INF  # calls that come later can't join yet: see EngineAhead
 
     def __init__(self, spec: EngineSpec) -> None:
         self.spec = spec
@@ -277,8 +276,8 @@ class Engine:
         if done and end_s == self._now_s:
             self._run_steps, self._end_s = done, end_s
             self._complete()
-        elif (steps := done + 1 + self._planned_ahead_steps) < self._run_steps:
-            self._run_steps, self._end_s = steps, self._start_s + self._run_s(steps)
+        elif done + 1 < self._run_steps:
+            self._run_steps, self._end_s = done + 1, self._start_s + self._run_s(done + 1)
             self._is_silent = True
 
     def _cut_at(self, at_s: float) -> None:

@@ -17,8 +17,6 @@ _INF = float("inf")
 class EngineAhead(Engine):
     """An engine whose steps are planned one ahead. See ``Engine``."""
 
-    _planned_ahead_steps = 1
-
     def __init__(self, spec: EngineSpec) -> None:
         super().__init__(spec)
         if isinstance(spec.times, BatchStepTimes):
