@@ -8,9 +8,9 @@ import heapq
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Decode:
-    """One call in the batch, as it joined."""
+    """One call in the batch, as it joined. Ordered, as one that left may join again for one end."""
 
     call_id: str
     order: int
