@@ -58,12 +58,12 @@ def test_each_uniform_degree_is_offered_and_no_gpu_is_left_idle() -> None:
 
 
 def test_what_does_not_fit_its_domain_gives_way() -> None:
-    """Two nodes of 3 GPUs hold two replicas of 2 GPUs; a third finds no pair."""
+    """Three nodes of 3 GPUs hold three replicas of 2 GPUs; a fourth finds no pair."""
     llms = {"a": Llm(9.0, shapes=((2, 1.0),)), "b": Llm(0.5, shapes=((1, 1.0),))}
 
-    (system,) = independent_systems(made_task({"w": llms}, gpus=6, nodes=2))
+    (system,) = independent_systems(made_task({"w": llms}, gpus=9, nodes=3))
 
-    assert shapes_of(system) == {"a": (2, 1.0, 2), "b": (1, 1.0, 2)}
+    assert shapes_of(system) == {"a": (2, 1.0, 3), "b": (1, 1.0, 3)}
 
 
 def test_gpus_left_over_by_an_even_split_go_to_what_is_used_most() -> None:

@@ -138,6 +138,9 @@ def test_a_shared_llm_is_served_apart_for_each_workflow() -> None:
         assert {event.call_id for event in events} == {"v", "w"}
         assert serving.replica_of("v").startswith("v/")
         assert serving.replica_of("w").startswith("w/")
+        assert serving.advance(11.0) == []
+        with pytest.raises(KeyError):
+            serving.replica_of("v")
 
 
 def test_workflows_without_a_common_llm_have_one_allocation() -> None:
