@@ -98,7 +98,10 @@ def _waiting(metrics: str) -> float:
 async def offer(
     target: Target, rates: Mapping[str, float], *, label: str, warm_up_s: float, window_s: float
 ) -> Window:
-    """Let executions arrive by chance at the rates; the window follows the warm-up."""
+    """Let executions arrive by chance at the rates; the window follows the warm-up.
+
+    They go on for as long after the window, so that the last ones in it meet no emptying plan.
+    """
     workflows = {name: target.workflows[name] for name in rates}
     load = Load(
         target.client,
@@ -108,10 +111,11 @@ async def offer(
     )
     await load.prepare()
     begin_s = target.clock.now_s() + warm_up_s
+    duration_s = warm_up_s + window_s + warm_up_s
     plan = [
         each
         for name, rate_per_s in rates.items()
-        for each in _arrivals(workflows[name], rate_per_s, warm_up_s + window_s, target.seed)
+        for each in _arrivals(workflows[name], rate_per_s, duration_s, target.seed)
     ]
     records = await load.open_loop(plan)
     return Window(begin_s=begin_s, end_s=begin_s + window_s, records=records)
