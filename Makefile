@@ -1,6 +1,7 @@
 # Each target does its own set-up: python3, make and git are enough.
 PYTHON ?= python3
 SEED   ?= 0
+PAPER  ?= full
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
@@ -14,7 +15,7 @@ comma  := ,
 empty  :=
 space  := $(empty) $(empty)
 
-.PHONY: help demo demo-real test test-all lint bench docs clean
+.PHONY: help demo demo-real test test-all lint bench paper docs clean
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
@@ -45,11 +46,14 @@ lint: $(READY)            ## style, types, layers, size
 bench: $(READY)            ## every benchmark: one JSON line each
 	@$(BIN)/python -m benchmarks
 
+paper: $(READY)            ## the published evaluation, every table and figure from seeds; PAPER=quick for a part of it
+	@$(BIN)/python -m benchmarks.paper --setting $(PAPER) $(if $(filter full,$(PAPER)),--docs)
+
 docs: $(READY)            ## write the generated reference pages, check every link
 	@$(BIN)/python tools/build_docs.py
 
 clean:            ## remove all that make made, the environment too
-	rm -rf $(VENV) demo-out dist .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) demo-out paper-out dist .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find src tests examples benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt

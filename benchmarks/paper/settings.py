@@ -45,7 +45,7 @@ WORKLOADS: Mapping[str, WorkloadSetting] = {
             name="rag_rerank",
             title="RAG + reranker",
             rates={"rag_rerank": 1.0},
-            executions=400,
+            executions=240,
         ),
         WorkloadSetting(
             name="both",
@@ -108,7 +108,7 @@ class Setting:
 FULL = Setting(
     name="full",
     recorded={"beam_search": (30, 60), "rag_rerank": (80, 160)},
-    loads=(0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0, 1.15),
+    loads=(0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0, 1.2),
     few_loads=(0.2, 0.5, 0.8),
     large_loads=(0.2, 0.8),
     seeds=(1, 2, 3, 4, 5),
