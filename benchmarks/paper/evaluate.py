@@ -13,11 +13,12 @@ from benchmarks.paper.settings import PUBLIC, SETTINGS, WORKLOADS, Part, Setting
 from benchmarks.paper.systems import OUR_VARIANTS, OURS
 from benchmarks.paper.variants import VARIANTS, WRONG
 from benchmarks.paper.workloads import (
+    PARTS,
     Files,
     ProfileJob,
     Workload,
     keep_profiles,
-    make_recordings,
+    make_recording,
     profile,
     profile_jobs,
 )
@@ -41,7 +42,7 @@ def workloads_at_hand(setting: Setting, files: Files, tell: Tell) -> list[str]:
             for w in WORKLOADS[name].rates
             if w in PUBLIC
             and not (DATA / _FOLDER[w]).exists()
-            and not files.recording(w, "training").exists()
+            and not files.recording(w, PARTS[0]).exists()
         ]
         if missing:
             tell(f"left out: {name}, as {DATA} has no {_FOLDER[missing[0]]}/; see SCEPSY_DATA")
@@ -140,7 +141,9 @@ def evaluate(setting: Setting, files: Files, *, jobs: int, tell: Tell) -> list[P
     workflows = list(dict.fromkeys(w for name in names for w in WORKLOADS[name].rates))
     with _pool(jobs) as pool:
         recorded = [
-            _submit(pool, make_recordings, files, workflow, setting) for workflow in workflows
+            _submit(pool, make_recording, files, workflow, part, setting)
+            for workflow in workflows
+            for part in PARTS
         ]
         for each in recorded:
             each.result()

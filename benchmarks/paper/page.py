@@ -10,7 +10,7 @@ from benchmarks.paper.figures import pictures
 from benchmarks.paper.measure import quantile
 from benchmarks.paper.results import SLO_FACTORS, fields
 from benchmarks.paper.settings import WORKLOADS, Part, Setting
-from benchmarks.paper.workloads import EVALUATION, TRAINING, Files
+from benchmarks.paper.workloads import PARTS, Files
 from scepsy.model.execution import Execution
 from scepsy.traces.store import SqliteTraceStore
 
@@ -64,11 +64,7 @@ def _workloads(files: Files, names: Iterable[str]) -> str:
     rows = []
     workflows = dict.fromkeys(w for name in names for w in WORKLOADS[name].rates)
     for workflow in workflows:
-        executions = [
-            each
-            for part in (TRAINING, EVALUATION)
-            for each in _read(files.recording(workflow, part))
-        ]
+        executions = [each for part in PARTS for each in _read(files.recording(workflow, part))]
         llms = sorted({call.llm for each in executions for call in each.calls})
         most = max(llms, key=lambda llm: sum(c.llm == llm for e in executions for c in e.calls))
         rows.append(

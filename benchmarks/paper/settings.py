@@ -50,8 +50,8 @@ WORKLOADS: Mapping[str, WorkloadSetting] = {
         WorkloadSetting(
             name="both",
             title="both at once",
-            rates={"beam_search": 1.0, "rag_rerank": 20.0},
-            executions=400,
+            rates={"beam_search": 1.0, "rag_rerank": 100.0},
+            executions=1200,
         ),
         WorkloadSetting(
             name="chatdev",
@@ -107,7 +107,7 @@ class Setting:
 
 FULL = Setting(
     name="full",
-    recorded={"beam_search": (30, 60), "rag_rerank": (80, 160)},
+    recorded={"beam_search": (30, 40), "rag_rerank": (80, 160)},
     loads=(0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0, 1.2),
     few_loads=(0.2, 0.5, 0.8),
     large_loads=(0.2, 0.8),

@@ -44,7 +44,8 @@ CODING_LLMS: Mapping[str, str] = {
 STRETCHES = 160
 """Of coding sessions."""
 TRAINING, EVALUATION = "training", "evaluation"
-_SEED_OF = {TRAINING: 0, EVALUATION: 1}
+PARTS = (TRAINING, EVALUATION)
+"""Recorded with the seeds 0 and 1."""
 _GPUS_PER_NODE = 8
 
 
@@ -142,26 +143,23 @@ def streams(
     return [Stream(scripts=recorded[r.workflow], rate_per_s=r.rate_per_s) for r in rates]
 
 
-def make_recordings(files: Files, workflow: str, setting: Setting) -> None:
-    """Record an example, or read and split what is public, unless it was done before."""
-    if all(files.recording(workflow, part).exists() for part in _SEED_OF):
+def make_recording(files: Files, workflow: str, part: str, setting: Setting) -> None:
+    """Record an example, or read what is public and take a half, unless it was done before."""
+    path = files.recording(workflow, part)
+    if path.exists():
         return
     if workflow in PUBLIC:
-        parts = _split(_chatdev() if workflow == "chatdev" else _coding(), workflow)
+        recorded = _split(_chatdev() if workflow == "chatdev" else _coding(), workflow)[part]
     else:
-        counts = dict(zip(_SEED_OF, setting.recorded[workflow], strict=True))
-        parts = {
-            part: list(record(EXAMPLES[workflow], executions=counts[part], seed=seed))
-            for part, seed in _SEED_OF.items()
-        }
-    for part, executions in parts.items():
-        path = files.recording(workflow, part)
-        partial = path.with_suffix(".partial")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.unlink(missing_ok=True)
-        with SqliteTraceStore.open(partial) as store:
-            store.append([call for execution in executions for call in execution.calls])
-        partial.replace(path)
+        counts = dict(zip(PARTS, setting.recorded[workflow], strict=True))
+        seed = PARTS.index(part)
+        recorded = list(record(EXAMPLES[workflow], executions=counts[part], seed=seed))
+    partial = path.with_suffix(".partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial.unlink(missing_ok=True)
+    with SqliteTraceStore.open(partial) as store:
+        store.append([call for execution in recorded for call in execution.calls])
+    partial.replace(path)
 
 
 def _chatdev() -> list[Execution]:
