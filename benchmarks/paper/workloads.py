@@ -162,6 +162,12 @@ def make_recording(files: Files, workflow: str, part: str, setting: Setting) -> 
     partial.replace(path)
 
 
+def make_recordings(files: Files, workflow: str, setting: Setting) -> None:
+    """Both parts of a workflow's recordings."""
+    for part in PARTS:
+        make_recording(files, workflow, part, setting)
+
+
 def _chatdev() -> list[Execution]:
     """With one role for all that share the third LLM."""
     return [
