@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.paper.measure import Latency, Run, Window, measure
 from benchmarks.paper.settings import Part, Setting
-from benchmarks.paper.systems import Candidate, candidates, capacity_factor
+from benchmarks.paper.systems import Candidate, Reference, candidates, reference
 from benchmarks.paper.variants import Variant, find_variant
 from benchmarks.paper.workloads import Workload, streams
 from scepsy.model.workflow import WorkflowName
@@ -23,11 +23,11 @@ _SECOND_ROUND = 3
 _TUNED = 0.5
 """Executions of the first round of tuning, as a part of those of evaluation."""
 _WARM_UP = 0.5
-"""Executions that come before those that count, as a part of them, at least."""
-_WARM_UP_TIMES = 1.5
-"""The same in times that an execution took when it was recorded, in the mean."""
-_PATIENCE = 3.0
-"""Times the longest recorded execution: after them a system does not keep up."""
+"""Executions that come before those that count, as a part of them."""
+_TIMES = 2.0
+"""Executions that count arrive over at least so many times the expected mean latency."""
+_PATIENCE = 4.0
+"""Times the expected 95th percentile: after them a system does not keep up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,10 +120,10 @@ def _points(
     is_hopeless: bool,
 ) -> Iterator[Point]:
     variant = find_variant(chain.variant)
-    capacity = capacity_factor(workload.task(setting.gpu, chain.gpus, 1.0))
-    tester = _Tester(chain, setting, workload, variant)
+    expected = reference(workload.task(setting.gpu, chain.gpus, 1.0))
+    tester = _Tester(chain, setting, workload, variant, expected)
     for load in loads:
-        factor = load * capacity
+        factor = load * expected.factor
         evaluated = sum(r.rate_per_s for r in variant.rates(workload.rates(factor)))
         point = Point(
             part=chain.part,
@@ -147,15 +147,20 @@ class _Tester:
     """Tunes and evaluates a system at a rate."""
 
     def __init__(
-        self, chain: Chain, setting: Setting, workload: Workload, variant: Variant
+        self,
+        chain: Chain,
+        setting: Setting,
+        workload: Workload,
+        variant: Variant,
+        expected: Reference,
     ) -> None:
         self._chain = chain
         self._setting = setting
         self._workload = workload
         self._variant = variant
-        self._demands = workload.demands
+        self._expected = expected
         counted = workload.setting.executions * setting.size * sqrt(chain.gpus / 4)
-        self._executions = max(8, round(counted))
+        self._least = max(8, round(counted))
 
     def tested(self, point: Point, factor: float) -> Point:
         """The point with the figures of what was chosen; without where none keeps up."""
@@ -178,7 +183,7 @@ class _Tester:
 
         If one of them keeps up on the first seed and none on the second, the best of the first.
         """
-        unloaded_s = self._unloaded_s()
+        scale_s = self._scale_s()
         left: list[Candidate] = list(found)
         rounds = zip(self._setting.tuning_seeds, (_TUNED, 1.0), strict=True)
         for number, (seed, part) in enumerate(rounds):
@@ -190,7 +195,7 @@ class _Tester:
             scored = []
             for candidate in left:
                 run = measure(candidate.system, arriving, window, seed)
-                scored.append((run.relative(unloaded_s), -run.ended_per_s, candidate))
+                scored.append((run.relative(scale_s), -run.ended_per_s, candidate))
             scored.sort(key=_score)
             if not number and (not scored or scored[0][0] == float("inf")):
                 return None
@@ -202,24 +207,20 @@ class _Tester:
 
     def _window(self, factor: float, part: float) -> Window:
         """What counts at a rate, or so large a part of it."""
-        executions = max(8, round(self._executions * part))
-        recorded = {d.workflow: [e.execution_s for e in d.executions] for d in self._demands}
+        mean_s = {each.workflow: each.execution_s_mean for each in self._expected.latencies}
         under_way = sum(
-            rate.rate_per_s * sum(recorded[rate.workflow]) / len(recorded[rate.workflow])
-            for rate in self._workload.rates(factor)
+            rate.rate_per_s * mean_s[rate.workflow] for rate in self._workload.rates(factor)
         )
+        executions = max(8, round(part * max(self._least, _TIMES * under_way)))
         return Window(
             executions=executions,
-            warm_up=round(max(_WARM_UP * executions, _WARM_UP_TIMES * under_way)),
-            patience_s=_PATIENCE * max(max(each) for each in recorded.values()),
+            warm_up=round(max(_WARM_UP * executions, under_way)),
+            patience_s=_PATIENCE * max(e.execution_s_p95 for e in self._expected.latencies),
         )
 
-    def _unloaded_s(self) -> Mapping[WorkflowName, float]:
-        """Mean latency of each workflow as it was recorded: a scale, no more."""
-        return {
-            demand.workflow: sum(e.execution_s for e in demand.executions) / len(demand.executions)
-            for demand in self._demands
-        }
+    def _scale_s(self) -> Mapping[WorkflowName, float]:
+        """Expected mean latency of each workflow: a scale, no more."""
+        return {each.workflow: each.execution_s_mean for each in self._expected.latencies}
 
 
 def _score(scored: tuple[float, float, Candidate]) -> tuple[float, float]:

@@ -55,8 +55,8 @@ _FOLDER = {"chatdev": "chatdev", "coding": "claude_code"}
 
 
 def systems(setting: Setting) -> tuple[str, ...]:
-    """Ours and the baselines."""
-    return setting.systems or (OURS, *BASELINES)
+    """The baselines and ours."""
+    return setting.systems or (*BASELINES, OURS)
 
 
 def chains(setting: Setting, names: Iterable[str]) -> list[Chain]:

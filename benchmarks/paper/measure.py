@@ -34,11 +34,11 @@ class Run:
     latencies: tuple[Latency, ...]
     """By workflow; none where saturated."""
 
-    def relative(self, unloaded_s: Mapping[WorkflowName, float]) -> float:
-        """Mean over the workflows of mean latency over an unloaded one; infinite if saturated."""
+    def relative(self, scale_s: Mapping[WorkflowName, float]) -> float:
+        """Mean over the workflows of mean latency over a scale; infinite if saturated."""
         if self.saturated:
             return float("inf")
-        parts = [each.mean_s / unloaded_s[each.workflow] for each in self.latencies]
+        parts = [each.mean_s / scale_s[each.workflow] for each in self.latencies]
         return sum(parts) / len(parts)
 
 

@@ -29,7 +29,7 @@ class WorkloadSetting:
     rates: Mapping[str, float]
     """Of the workflows, in proportion."""
     executions: int
-    """Counted in one simulation on 4 GPUs; on n GPUs sqrt(n / 4) times as many."""
+    """Counted in one simulation on 4 GPUs, at least; on n GPUs sqrt(n / 4) times as many."""
 
 
 WORKLOADS: Mapping[str, WorkloadSetting] = {
@@ -45,7 +45,7 @@ WORKLOADS: Mapping[str, WorkloadSetting] = {
             name="rag_rerank",
             title="RAG + reranker",
             rates={"rag_rerank": 1.0},
-            executions=240,
+            executions=200,
         ),
         WorkloadSetting(
             name="both",
@@ -57,13 +57,13 @@ WORKLOADS: Mapping[str, WorkloadSetting] = {
             name="chatdev",
             title="ChatDev",
             rates={"chatdev": 1.0},
-            executions=120,
+            executions=60,
         ),
         WorkloadSetting(
             name="coding",
             title="coding sessions",
             rates={"coding": 1.0},
-            executions=100,
+            executions=60,
         ),
     )
 }

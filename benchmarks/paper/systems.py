@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import islice, product
 
 from scepsy.errors import InfeasibleError
-from scepsy.model.plan import Allocation
+from scepsy.model.plan import Allocation, WorkflowPrediction
 from scepsy.policy.order import find_order
 from scepsy.policy.route import find_policy
 from scepsy.predict import critical_path, pipeline
@@ -90,11 +90,33 @@ def described(allocation: Allocation) -> str:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What the planner expects of the plan with the largest rates: a scale for rates and times."""
+
+    factor: float
+    """How far the task's rates can grow until it saturates."""
+    latencies: tuple[WorkflowPrediction, ...]
+    """At half of that."""
+
+
+def reference(task: Task) -> Reference:
+    """By the search and its own predictor.
+
+    Raises:
+        InfeasibleError: nothing fits.
+    """
+    asked = problem(_request(task))
+    plan = largest_rates(asked)
+    rate = task.rates[0]
+    factor = plan.prediction.workflow(rate.workflow).capacity_per_s / rate.rate_per_s
+    halved = asked.scaled(factor / 2).predict(plan.allocation)
+    return Reference(factor, halved.workflows)
+
+
 def capacity_factor(task: Task) -> float:
     """How far the task's rates can grow, as the planner expects, until a placed plan saturates."""
-    plan = largest_rates(problem(_request(task)))
-    rate = task.rates[0]
-    return plan.prediction.workflow(rate.workflow).capacity_per_s / rate.rate_per_s
+    return reference(task).factor
 
 
 def _ours(task: Task) -> list[Choice]:

@@ -41,6 +41,8 @@ CODING_LLMS: Mapping[str, str] = {
     "coder": "qwen3-30b-a3b",
     "summariser": "qwen3-8b",
 }
+MAX_CHATDEV_GAP_S = 30.0
+"""Longer ones (8 % of them) are taken for a person's or a lost connection, and cut to this."""
 STRETCHES = 160
 """Of coding sessions."""
 TRAINING, EVALUATION = "training", "evaluation"
@@ -169,16 +171,23 @@ def make_recordings(files: Files, workflow: str, setting: Setting) -> None:
 
 
 def _chatdev() -> list[Execution]:
-    """With one role for all that share the third LLM."""
+    """With one role for all that share the third LLM, and without its longest gaps."""
     return [
-        replace(
-            run,
-            calls=tuple(
-                c if c.role in CHATDEV_LLMS else replace(c, role=Role("others")) for c in run.calls
-            ),
-        )
-        for run in chatdev()
+        replace(run, calls=tuple(map(_with_few_roles, _gaps_cut(run.calls)))) for run in chatdev()
     ]
+
+
+def _with_few_roles(call: Call) -> Call:
+    return call if call.role in CHATDEV_LLMS else replace(call, role=Role("others"))
+
+
+def _gaps_cut(calls: Sequence[Call]) -> Iterator[Call]:
+    """Each gap between calls that come one after the other is at most so long."""
+    end_s, earlier_s = calls[0].start_s, 0.0
+    for call in calls:
+        earlier_s += max(0.0, call.start_s - end_s - MAX_CHATDEV_GAP_S)
+        end_s = max(end_s, call.end_s)
+        yield replace(call, start_s=call.start_s - earlier_s, end_s=call.end_s - earlier_s)
 
 
 def _coding() -> list[Execution]:
