@@ -173,3 +173,41 @@ def test_bad_input_is_told(
     assert result.exit_code == 1
     assert isinstance(result.exception, error)
     assert message in str(result.exception)
+
+
+def plan(scene: Path, *options: str) -> Result:
+    """By simulation, with little time for it."""
+    files = [f"--{name}={scene / file}" for name, file in PLAN_FILES.items()]
+    ask = ["--rate=2", "--predictor=simulator", "--rank-seconds=1", *options]
+    return CliRunner().invoke(app, ["plan", *files, *ask])
+
+
+PLAN_FILES = {"traces": "traces.db", "profiles": "profiles.json", "cluster": "cluster.yaml"}
+
+
+def test_a_plan_is_chosen_by_simulation_and_carries_its_figures(scene: Path) -> None:
+    result = plan(scene, "--slo=p95 <= 1m", "--json")
+
+    assert result.exit_code == 0, result.output
+    made = json.loads(result.stdout)["plan"]
+    assert made["prediction"]["predictor"] == "simulator"
+    (workflow,) = made["prediction"]["workflows"]
+    served = figures(simulate(scene, "--json"))["plan"]
+    assert workflow["execution_s_mean"] == pytest.approx(served["mean_s"], rel=0.1)
+    assert made["objective_s"] == workflow["execution_s_mean"]
+    assert workflow["execution_s_p95"] < 60
+
+
+def test_the_cheapest_plan_is_simulated_as_it_is(scene: Path) -> None:
+    result = plan(scene, "--goal=gpus")
+
+    assert result.exit_code == 0, result.output
+    assert "Predicted by simulator" in result.stdout
+
+
+def test_other_predictors_are_unknown(scene: Path) -> None:
+    result = plan(scene, "--predictor=oracle")
+
+    assert result.exit_code == 1
+    assert isinstance(result.exception, UnknownNameError)
+    assert "unknown predictor `oracle`" in str(result.exception)

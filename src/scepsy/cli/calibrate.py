@@ -47,8 +47,9 @@ def calibrate(
     --output corrected.json`
     """
     from scepsy.files.plan_file import load_plan
+    from scepsy.predict import critical_path
     from scepsy.predict.calibrate import corrected, corrections
-    from scepsy.predict.predictor import find_predictor
+    from scepsy.predict.predictor import PREDICTORS, find_predictor
     from scepsy.profiles.store import load_profiles, save_profiles
     from scepsy.traces.store import SqliteTraceStore
 
@@ -57,7 +58,8 @@ def calibrate(
         served = _served(made, store)
     found = corrections(served, made.allocation, curves)
     better = corrected(curves, found)
-    predict = find_predictor(made.prediction.predictor)
+    by = made.prediction.predictor
+    predict = find_predictor(by if by in PREDICTORS else critical_path.PREDICTOR)
     checks = _checks(
         served,
         predict(served, made.allocation, curves),

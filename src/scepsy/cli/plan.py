@@ -45,14 +45,14 @@ def plan(
     gpu_shares: given.GpuShares = 10,
     tool_limit: given.ToolLimits = None,
     predictor: given.PredictorName = "pipeline",
+    rank_seconds: given.RankSeconds = 300.0,
     output: given.Output = None,
     as_json: JsonOption = False,
 ) -> None:
     """Plan replicas, tensor parallelism and GPU fractions for workflows at their rates.
 
-    Finds the allocation with the least mean execution latency that sustains the rates on the
-    cluster and meets the SLO, places it, and prints it with what is predicted. Where there is
-    none it says why, and what would do, and exits with 1.
+    Finds the allocation of least mean latency that sustains the rates and meets the SLO, places it,
+    and prints it with what is predicted. If there is none it says why, and what would do.
 
     Example: `scepsy plan --traces traces.db --profiles profiles.json --cluster cluster.yaml
     --rate rag=2 --rate beam-search=0.5 --slo "p95 <= 30s" --output plan.json`
@@ -71,11 +71,12 @@ def plan(
         running=running,
         tolerance=tolerance,
         predictor=predictor,
+        rank_s=rank_seconds,
         output=output,
         as_json=as_json,
     )
     texts = given.RequestTexts(rate, slo, weight, objective, gpu_shares, tool_limit or ())
-    run(read_request((traces, profiles, cluster), texts, kept), wanted)
+    run(read_request((traces, profiles, cluster), texts, kept), wanted, traces)
 
 
 def read_request(

@@ -129,9 +129,19 @@ PredictorName = Annotated[
     str,
     typer.Option(
         "--predictor",
-        help="Whose figures the plan carries: `pipeline`, which the search also optimises, or "
+        help="Whose figures the plan carries: `pipeline`, which the search also optimises; "
         "`critical-path`, which re-times the recorded executions and chooses among the best "
-        "plans that the search finds.",
+        "plans that the search finds; `simulator`, which serves the recorded executions in virtual "
+        "time by those plans and by what lies near the best of them.",
+    ),
+]
+RankSeconds = Annotated[
+    float,
+    typer.Option(
+        "--rank-seconds",
+        min=1,
+        help="Time for the simulations of `--predictor simulator`, about; then the best so far "
+        "is taken. Enough of it gives the same plan each time.",
     ),
 ]
 

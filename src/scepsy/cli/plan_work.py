@@ -1,8 +1,9 @@
 """What ``scepsy plan`` does with a request: search, prove, compare, explain, print and write."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import monotonic
 
 import typer
 
@@ -16,10 +17,13 @@ from scepsy.cli.plan_more_view import (
     proof_line,
 )
 from scepsy.cli.plan_view import print_plan
-from scepsy.errors import InputError
+from scepsy.errors import InputError, UnknownNameError
 from scepsy.files.plan_file import dump_plan, load_plan, save_plan
 from scepsy.model.plan import Plan
+from scepsy.model.workflow import WorkflowName
 from scepsy.place.exact import Proof, place_exactly
+from scepsy.predict.predictor import PREDICTORS
+from scepsy.profiles.step_time import EngineSpec
 from scepsy.search.goals import Goal
 from scepsy.search.loss import worst_loss
 from scepsy.search.plan import best_plans, plan_for
@@ -28,7 +32,13 @@ from scepsy.search.rank import COMPARED, PREDICTOR, ranked
 from scepsy.search.replan import Change, change_to, replan, stayable
 from scepsy.search.sweep import frontier
 from scepsy.search.why import Why, why
+from scepsy.sim.plan_by_simulation import Effort, plan_by_simulation, with_simulated
+from scepsy.sim.rank import SIMULATOR
+from scepsy.sim.script import Script, scripts
+from scepsy.traces.store import SqliteTraceStore
 from scepsy.units import format_duration
+
+Recorded = Mapping[WorkflowName, Sequence[Script]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +56,8 @@ class Wanted:
     running: Path | None
     tolerance: float
     predictor: str
+    rank_s: float
+    """Time for simulations, where they rank the plans."""
     output: Path | None
     as_json: bool
 
@@ -57,10 +69,17 @@ class Wanted:
             )
         if self.picture is not None and not self.points:
             raise InputError("`--picture` draws the frontier", hint="add `--frontier`")
+        if self.predictor not in {*PREDICTORS, SIMULATOR}:
+            raise UnknownNameError("predictor", self.predictor, {*PREDICTORS, SIMULATOR})
 
 
-def run(request: PlanRequest, wanted: Wanted) -> None:
+def run(request: PlanRequest, wanted: Wanted, traces: Path) -> None:
     """Plan, and print and write what is wanted.
+
+    Args:
+        request: what to plan for.
+        wanted: beside the plan.
+        traces: store with the recorded executions, for simulations.
 
     Raises:
         InputError: the request contradicts itself, or a file cannot be read or written.
@@ -71,16 +90,8 @@ def run(request: PlanRequest, wanted: Wanted) -> None:
         _frontier(asked, wanted)
         return
     running = None if wanted.running is None else load_plan(wanted.running)
+    plans = _plans(asked, running, wanted, traces)[: wanted.best]
     change: Change | None = None
-    if running is not None:
-        change = replan(asked, running, wanted.tolerance)
-        plans = [change.plan]
-    elif wanted.goal is not Goal.LATENCY:
-        plans = [plan_for(asked, wanted.goal)]
-    else:
-        most = wanted.best if wanted.predictor == PREDICTOR else max(wanted.best, COMPARED)
-        plans = best_plans(asked, most)
-    plans = ranked(asked, plans, wanted.predictor)[: wanted.best]
     proof: Proof | None = None
     if wanted.prove_s is not None:
         plans[0], proof = _proven(asked, plans[0], running, wanted.prove_s)
@@ -92,6 +103,54 @@ def run(request: PlanRequest, wanted: Wanted) -> None:
     if wanted.output is not None:
         save_plan(wanted.output, plans[0])
         say(f"wrote {wanted.output}")
+
+
+def _plans(asked: Problem, running: Plan | None, wanted: Wanted, traces: Path) -> list[Plan]:
+    """The plans with the predictor's figures, best first."""
+    if running is not None:
+        plans = [replan(asked, running, wanted.tolerance).plan]
+    elif wanted.goal is not Goal.LATENCY:
+        plans = [plan_for(asked, wanted.goal)]
+    elif wanted.predictor == SIMULATOR:
+        return _raced(asked, _recorded(asked, traces), wanted)
+    else:
+        most = wanted.best if wanted.predictor == PREDICTOR else max(wanted.best, COMPARED)
+        plans = best_plans(asked, most)
+    if wanted.predictor != SIMULATOR:
+        return ranked(asked, plans, wanted.predictor)
+    recorded = _recorded(asked, traces)
+    with progress("simulating the plan"):
+        return [with_simulated(asked, plans[0], recorded, _spec_of)]
+
+
+def _raced(asked: Problem, recorded: Recorded, wanted: Wanted) -> list[Plan]:
+    """The best by simulation of what the search proposes."""
+    effort = Effort()
+    effort = replace(effort, finalists=max(wanted.best, effort.finalists))
+    end_s = monotonic() + wanted.rank_s
+    with progress("simulating plans", total=effort.most_simulations) as advance:
+
+        def go_on() -> bool:
+            advance()
+            return monotonic() < end_s
+
+        found = plan_by_simulation(asked, recorded, _spec_of, effort=effort, go_on=go_on)
+    out_of_time = "; time was out, the best by then is taken" if monotonic() > end_s else ""
+    say(f"{found.simulations} simulations{out_of_time}")
+    return list(found.plans)
+
+
+def _spec_of(llm: str, gpu_type: str, tensor_parallel: int, gpu_fraction: float) -> EngineSpec:
+    from scepsy.profiles.silicon import engine_spec  # reads tables at import
+
+    return engine_spec(llm, gpu_type, tensor_parallel=tensor_parallel, gpu_fraction=gpu_fraction)
+
+
+def _recorded(asked: Problem, traces: Path) -> Recorded:
+    """The executions of the workflows that have a rate."""
+    with SqliteTraceStore.open(traces, create=False) as store, progress("reading traces"):
+        names = [workflow.rate.workflow for workflow in asked.workflows]
+        return {name: scripts(store.executions(name)) for name in names}
 
 
 def _proven(asked: Problem, plan: Plan, running: Plan | None, limit_s: float) -> tuple[Plan, Proof]:

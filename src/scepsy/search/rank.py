@@ -1,24 +1,29 @@
-"""The best plans by the search's predictor, put in order by another one's figures."""
+"""Of the best plans by the search's predictor, which is best by figures nearer to the truth."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from scepsy.model.plan import Plan
+from scepsy.errors import InfeasibleError
+from scepsy.model.plan import Plan, Prediction
 from scepsy.predict.pipeline import PREDICTOR
 from scepsy.predict.predictor import predicted_by
-from scepsy.search.problem import Problem, slo_value_s
+from scepsy.search.find import NoPlan, find_plans
+from scepsy.search.goals import at_rates, largest_rates
+from scepsy.search.plan import best_plans
+from scepsy.search.problem import Problem, problem, slo_value_s
 
-__all__ = ["COMPARED", "PREDICTOR", "ranked"]
+__all__ = ["COMPARED", "PREDICTOR", "contenders", "ranked", "value_of"]
 
 COMPARED = 8
 """Plans that another predictor chooses from, unless more are asked for."""
+_GROWN = (1.2, 1.5, 2.0, 3.0, 5.0, 10.0)
+"""Factors on the rates for which other plans are good too."""
 
 
 def ranked(problem: Problem, plans: Sequence[Plan], predictor: str) -> list[Plan]:
-    """The plans with another predictor's figures: those within the SLO first, then the fastest.
+    """The plans with another predictor's figures, the best first; see ``value_of``.
 
-    Fast is what the SLO's statistic says, in the workflow where it is largest; without an SLO the
-    weighted mean. By the search's own predictor the order stays.
+    By the search's own predictor the order stays.
 
     Raises:
         UnknownNameError: there is no such predictor.
@@ -33,11 +38,60 @@ def ranked(problem: Problem, plans: Sequence[Plan], predictor: str) -> list[Plan
         again.append(told)
     if predictor == PREDICTOR:
         return again
+    value = value_of(problem)
+    return sorted(again, key=lambda plan: value(plan.prediction))
 
-    def order(plan: Plan) -> tuple[bool, float]:
-        if plan.slo is None:
-            return False, plan.objective_s or 0.0
-        value_s = slo_value_s(plan.prediction, plan.slo)
-        return value_s > plan.slo.bound_s, value_s
 
-    return sorted(again, key=order)
+def value_of(problem: Problem) -> Callable[[Prediction], float]:
+    """What makes one plan better than another: the less the better.
+
+    What the SLO's statistic says, in the workflow where it is largest; without an SLO the
+    objective that is asked for, the weighted mean or what the worst fares.
+    """
+    slo = problem.request.slo
+    if slo is not None:
+        return lambda prediction: slo_value_s(prediction, slo)
+    per_s = problem.worst_per_s(problem.options())
+    return lambda prediction: problem.fare_s(prediction, per_s)
+
+
+def contenders(asked: Problem, most: int) -> list[Plan]:
+    """Plans of distinct allocations that may turn out to be the best, likely ones first.
+
+    Half of them are the best by the search's predictor, which differ little; then the best on
+    whole GPUs, and the best at larger rates, which have more to spare when many calls come at once.
+
+    Raises:
+        MissingError: a stage has no profile on the cluster's GPU types.
+        InfeasibleError: there is no plan.
+    """
+    found = {plan.allocation: plan for plan in best_plans(asked, max(1, most // 2))}
+    for plan in _others(asked, max(1, most // 8)):
+        if len(found) >= most:
+            break
+        if plan.allocation not in found:
+            found[plan.allocation] = at_rates(asked, plan)
+    return list(found.values())
+
+
+def _others(asked: Problem, each: int) -> Iterator[Plan]:
+    request = replace(
+        asked.request,
+        rates=tuple(workflow.rate for workflow in asked.workflows),
+        limits=replace(asked.request.limits, share=False),
+    )
+    yield from _best(problem(request, asked.surfaces), 2 * each)
+    for factor in _GROWN:
+        plans = _best(asked.scaled(factor), each)
+        if not plans:
+            break
+        yield from plans
+    try:
+        yield largest_rates(asked)
+    except InfeasibleError:
+        return
+
+
+def _best(asked: Problem, most: int) -> list[Plan]:
+    found = find_plans(asked, most)
+    return [] if isinstance(found, NoPlan) else found

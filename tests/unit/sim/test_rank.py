@@ -8,14 +8,19 @@ from hypothesis import strategies as st
 from scepsy.errors import InfeasibleError
 from scepsy.model.cluster import GpuType, GpuTypeName, regular_cluster
 from scepsy.model.execution import Call, CallId, Execution, ExecutionId
-from scepsy.model.plan import Allocation, Prediction, ReplicaGroup, WorkflowRate
+from scepsy.model.plan import (
+    Allocation,
+    Prediction,
+    ReplicaGroup,
+    WorkflowPrediction,
+    WorkflowRate,
+)
 from scepsy.model.workflow import LlmName, WorkflowName
-from scepsy.place.pack import Unplaced, pack
 from scepsy.profiles.step_time import EngineSpec
 from scepsy.search.neighbours import neighbours
-from scepsy.sim.rank import Trial, climb, race, simulated
+from scepsy.sim.rank import Latencies, Trial, climb, race, simulated
 from scepsy.sim.script import scripts
-from scepsy.sim.summary import Summary
+from scepsy.sim.summary import Latency
 
 A, B, W = LlmName("a"), LlmName("b"), WorkflowName("w")
 GPU = GpuTypeName("g")
@@ -60,8 +65,8 @@ def an_allocation(a: tuple[int, int], b: tuple[int, int]) -> Allocation:
     )
 
 
-def mean_s(found: Summary) -> float:
-    return found.workflows[0].execution.mean_s
+def mean_s(found: Latencies) -> float:
+    return found[W].mean_s
 
 
 def a_trial(rate_per_s: float = 1.0) -> Trial:
@@ -80,76 +85,154 @@ def a_trial(rate_per_s: float = 1.0) -> Trial:
     )
     return Trial(
         scripts={W: scripts([Execution(ExecutionId("e"), W, calls)])},
+        expected={W: Latency(mean_s=2, p50_s=2, p95_s=2, p99_s=2)},
         rates=(WorkflowRate(W, rate_per_s),),
         spec_of=spec_of,
         objective=mean_s,
     )
 
 
+SEVERAL = [an_allocation((a, 1), (b, 1)) for a in (1, 2, 4) for b in (1, 2, 4)]
+BEST, SECOND = an_allocation((4, 1), (4, 1)), an_allocation((2, 1), (4, 1))
+
+
 def test_the_race_ends_with_the_best_and_the_last_are_those_that_left_first() -> None:
-    several = [an_allocation((1, 1), (degree, 1)) for degree in (1, 2, 4)]
-    several += [an_allocation((degree, 1), (1, 1)) for degree in (2, 4)]
-    trials = 0
+    asked = 0
 
-    def count() -> None:
-        nonlocal trials
-        trials += 1
+    def count() -> bool:
+        nonlocal asked
+        asked += 1
+        return True
 
-    ranked = race(a_trial(), several, rounds=(10, 40), on_trial=count)
+    ranked = race(a_trial(), SEVERAL, rounds=(20, 80), go_on=count)
 
-    assert [each.allocation for each in ranked][:2] == [several[2], several[1]]
-    assert [each.executions for each in ranked] == [40, 40, 40, 10, 10]
-    assert trials == 8
-    assert {each.allocation for each in ranked} == set(several)
+    assert [each.allocation for each in ranked][:2] == [BEST, SECOND]
+    assert [each.calls for each in ranked] == [80] * 3 + [20] * 6
+    assert asked == 9 + 3
+    assert {each.allocation for each in ranked} == set(SEVERAL)
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.permutations(SEVERAL), st.sampled_from((0.3, 1.0, 3.0)))
+def test_the_winner_is_the_least_of_the_last_round_whatever_was_given_up(
+    candidates: list[Allocation], rate_per_s: float
+) -> None:
+    trial = a_trial(rate_per_s)
+
+    winner = race(trial, candidates, rounds=(16, 40), kept=(5,))[0]
+
+    in_full = {each: trial.rank(each, 16) for each in candidates}
+    assert all(in_full.values())
+    best = sorted(candidates, key=lambda each: in_full[each].value)[:5]  # type: ignore[union-attr]
+    last = [trial.rank(each, 40) for each in best]
+    assert winner.value == min(each.value for each in last if each is not None)
+    assert not winner.is_bound
+
+
+def test_what_is_given_up_has_at_least_its_value() -> None:
+    trial = a_trial()
+    slow = an_allocation((1, 1), (1, 1))
+    in_full, fast = trial.rank(slow, 80), trial.rank(BEST, 80)
+    assert in_full is not None
+    assert fast is not None
+
+    given_up = trial.rank(slow, 80, beyond=fast.value)
+
+    assert given_up is not None
+    assert given_up.is_bound
+    assert fast.value < given_up.value <= in_full.value
+
+
+def test_what_does_not_keep_up_is_last_and_has_no_latencies() -> None:
+    trial = a_trial(rate_per_s=20.0)
+
+    ranked = race(trial, [an_allocation((1, 1), (1, 1)), BEST], rounds=(200,))
+
+    assert ranked[0].allocation == BEST
+    assert ranked[1].value == float("inf")
+    assert trial.latencies(ranked[1].allocation, 200) is None
+    assert trial.latencies(BEST, 200) is not None
 
 
 def test_what_does_not_fit_is_left_out() -> None:
     fits, not_so = an_allocation((1, 1), (1, 1)), an_allocation((TOO_LARGE, 1), (1, 1))
 
-    assert [each.allocation for each in race(a_trial(), [not_so, fits], rounds=(5,))] == [fits]
+    assert [each.allocation for each in race(a_trial(), [not_so, fits], rounds=(10,))] == [fits]
+
+
+def test_out_of_time_the_round_before_decides() -> None:
+    answers = iter([True] * 9 + [False] * 9)
+
+    ranked = race(a_trial(), SEVERAL, rounds=(20, 80), go_on=lambda: next(answers))
+
+    assert [each.calls for each in ranked] == [20] * 9
+    assert ranked[0].allocation == BEST
+    assert race(a_trial(), SEVERAL, rounds=(20,), go_on=lambda: False) != []
+
+
+CLUSTER = regular_cluster(GpuType(name=GPU, memory_bytes=1), nodes=1, gpus_per_node=5)
+SHAPES = dict.fromkeys((A, B), ((1, 1.0), (2, 1.0), (4, 1.0)))
+
+
+def near(allocation: Allocation) -> Iterable[Allocation]:
+    return neighbours(allocation, SHAPES, len(CLUSTER.gpus))
 
 
 def test_climbing_ends_where_no_neighbour_is_better() -> None:
-    cluster = regular_cluster(GpuType(name=GPU, memory_bytes=1), nodes=1, gpus_per_node=5)
-    shapes = dict.fromkeys((A, B), ((1, 1.0), (2, 1.0), (4, 1.0)))
-    trial = a_trial()
-    start = trial.rank(an_allocation((4, 1), (1, 1)), 40)
-    assert start is not None
+    trial, start = a_trial(), an_allocation((4, 1), (1, 1))
 
-    def near(allocation: Allocation) -> Iterable[Allocation]:
-        return neighbours(allocation, shapes, cluster)
+    best = climb(trial, start, near, rounds=(20, 80), most=100)
+    none = climb(trial, start, near, rounds=(20, 80), most=0)
 
-    best = climb(trial, start, near, executions=40, most_trials=100)
-
+    assert best is not None
     assert best.allocation == an_allocation((1, 1), (4, 1))
-    assert best.value < start.value
-    assert climb(trial, start, near, executions=40, most_trials=0) == start
+    assert none is not None
+    assert none.allocation == start
+    assert none.value > best.value
 
 
 GROUPS = st.tuples(st.sampled_from((1, 2, 4)), st.integers(1, 3))
 
 
 @settings(max_examples=50)
-@given(GROUPS, GROUPS, st.integers(1, 2))
-def test_neighbours_can_be_placed_and_differ_in_one_group_or_two(
-    a: tuple[int, int], b: tuple[int, int], nodes: int
+@given(GROUPS, GROUPS, st.integers(4, 8))
+def test_neighbours_are_distinct_and_take_no_more_than_there_is(
+    a: tuple[int, int], b: tuple[int, int], gpus: int
 ) -> None:
-    cluster = regular_cluster(GpuType(name=GPU, memory_bytes=1), nodes=nodes, gpus_per_node=4)
     shapes = dict.fromkeys((A, B), ((1, 0.5), (1, 1.0), (2, 1.0), (4, 1.0)))
     start = an_allocation(a, b)
 
-    found = list(neighbours(start, shapes, cluster))
+    found = list(neighbours(start, shapes, gpus))
 
     assert len(found) == len(set(found))
     assert start not in found
     for each in found:
-        assert not isinstance(pack(each, cluster), Unplaced)
+        assert each.gpus <= max(gpus, start.gpus) + 1e-9
         assert [group.llm for group in each.groups] == [A, B]
 
 
 def test_a_prediction_takes_the_simulated_latencies() -> None:
-    empty = Prediction("pipeline", ())
-    ranked = a_trial().rank(an_allocation((1, 1), (1, 1)), 10)
-    assert ranked is not None
+    found = a_trial().latencies(an_allocation((1, 1), (1, 1)), 20)
+    assert found is not None
+    predicted = WorkflowPrediction(
+        workflow=W,
+        rate_per_s=1.0,
+        execution_s_mean=9.0,
+        execution_s_p50=9.0,
+        execution_s_p95=9.0,
+        execution_s_p99=9.0,
+        gap_s_mean=0.0,
+        capacity_per_s=2.0,
+        capacity_alone_per_s=2.0,
+        bottleneck=B,
+        bottleneck_alone=B,
+        stages=(),
+        error_fraction=0.2,
+    )
 
-    assert simulated(empty, ranked.summary).predictor == "simulator"
+    told = simulated(Prediction("pipeline", (predicted,)), found)
+
+    assert told.predictor == "simulator"
+    assert told.workflow(W).execution_s_mean == found[W].mean_s
+    assert told.workflow(W).error_fraction is None
+    assert told.workflow(W).capacity_per_s == 2.0
