@@ -199,10 +199,9 @@ class _Tester:
             scored.sort(key=_score)
             if not number and (not scored or scored[0][0] == float("inf")):
                 return None
-            left = [candidate for value, _, candidate in scored if value < float("inf")] or [
-                scored[0][2]
-            ]
-            left = left[:_SECOND_ROUND]
+            best = scored[0][2]
+            kept = [candidate for value, _, candidate in scored if value < float("inf")] or [best]
+            left = [*kept[:_SECOND_ROUND], *best.others]
         return left[0]
 
     def _window(self, factor: float, part: float) -> Window:

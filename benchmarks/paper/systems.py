@@ -5,9 +5,9 @@ for tuning. Ours: the allocations that the search finds best, put in order by th
 behind each of a few policies.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, product
+from itertools import islice
 
 from scepsy.errors import InfeasibleError
 from scepsy.model.plan import Allocation, WorkflowPrediction
@@ -27,8 +27,14 @@ from scepsy.sim.serve import fleet_of
 OURS = "ours"
 _SIMULATED = 3
 """Allocations that are simulated, of those that share GPUs and of those on whole ones."""
-_POLICIES = (("least-loaded", "first-come"), ("prefix-aware", "oldest-execution"))
-"""Router and order that an allocation is tried with."""
+_PLAIN = ("least-loaded", "first-come")
+"""Router and order that all allocations are tried with."""
+_POLICIES = (
+    ("prefix-aware", "first-come"),
+    ("least-loaded", "oldest-execution"),
+    ("prefix-aware", "oldest-execution"),
+)
+"""Those that the best one is tried with then."""
 _LOOKED_AT = 2000
 _LEAST_FACTOR = 0.01
 
@@ -64,17 +70,26 @@ class Candidate:
 
     system: System
     make_for: Callable[[Task], System]
+    others: tuple["Candidate", ...] = ()
+    """To be tried beside it in the second round of tuning, if it is the best of the first."""
 
 
 def candidates(name: str, task: Task) -> tuple[Candidate, ...]:
     """The configurations that a system chooses from."""
     if name in OUR_VARIANTS:
-        return tuple(_own(choice, task) for choice in OUR_VARIANTS[name](task))
+        allocations, policies = OUR_VARIANTS[name](task)
+        return tuple(_own(each, policies, task) for each in dict.fromkeys(allocations))
     return tuple(Candidate(system, _same(system)) for system in BASELINES[name](task))
 
 
-def _own(choice: Choice, task: Task) -> Candidate:
-    return Candidate(choice.system(task), choice.system)
+def _own(allocation: Allocation, policies: Sequence[tuple[str, str]], task: Task) -> Candidate:
+    choice = Choice(allocation, *_PLAIN)
+    others = (Choice(allocation, *policy) for policy in policies)
+    return Candidate(
+        choice.system(task),
+        choice.system,
+        tuple(Candidate(other.system(task), other.system) for other in others),
+    )
 
 
 def _same(system: System) -> Callable[[Task], System]:
@@ -119,48 +134,52 @@ def capacity_factor(task: Task) -> float:
     return reference(task).factor
 
 
-def _ours(task: Task) -> list[Choice]:
-    shared = _allocations(task, Limits())
-    return _behind_policies([*shared, *_allocations(task, Limits(share=False))])
+Offered = tuple[list[Allocation], Sequence[tuple[str, str]]]
+"""Allocations, and policies that the best of them is tried with."""
 
 
-def _no_co_location(task: Task) -> list[Choice]:
-    return _behind_policies(_allocations(task, Limits(share=False)))
+def _ours(task: Task) -> Offered:
+    found = [*_allocations(task, Limits()), *_allocations(task, Limits(share=False))]
+    return found, _POLICIES
 
 
-def _no_degree_choice(task: Task) -> list[Choice]:
+def _no_co_location(task: Task) -> Offered:
+    return _allocations(task, Limits(share=False)), _POLICIES
+
+
+def _no_degree_choice(task: Task) -> Offered:
     """Each LLM on the fewest GPUs that hold it."""
     least: dict[str, int] = {}
     for curve in task.profiles.curves:
         key = curve.key
         least[key.stage.llm] = min(least.get(key.stage.llm, 99), key.tensor_parallel)
     llms = {load.llm: LlmLimits(tensor_parallel=least[load.llm]) for load in task.loads}
-    return _behind_policies(
-        [
-            *_allocations(task, Limits(llms=llms)),
-            *_allocations(task, Limits(llms=llms, share=False)),
-        ]
-    )
+    shared = _allocations(task, Limits(llms=llms))
+    return [*shared, *_allocations(task, Limits(llms=llms, share=False))], _POLICIES
 
 
-def _no_replicas(task: Task) -> list[Choice]:
-    return _behind_policies(_single_replicas(task))
+def _no_replicas(task: Task) -> Offered:
+    return _single_replicas(task), _POLICIES
 
 
-def _no_simulation(task: Task) -> list[Choice]:
-    return [Choice(each, *_POLICIES[0]) for each in _allocations(task, Limits())[:1]]
+def _no_policies(task: Task) -> Offered:
+    return _ours(task)[0], ()
 
 
-def _no_critical_path(task: Task) -> list[Choice]:
-    found = _allocations(task, Limits(), predictor=pipeline.PREDICTOR)
-    return [Choice(each, *_POLICIES[0]) for each in found[:1]]
+def _no_simulation(task: Task) -> Offered:
+    return _allocations(task, Limits())[:1], ()
 
 
-OUR_VARIANTS: Mapping[str, Callable[[Task], list[Choice]]] = {
+def _no_critical_path(task: Task) -> Offered:
+    return _allocations(task, Limits(), predictor=pipeline.PREDICTOR)[:1], ()
+
+
+OUR_VARIANTS: Mapping[str, Callable[[Task], Offered]] = {
     OURS: _ours,
     "no co-location": _no_co_location,
     "no TP choice": _no_degree_choice,
     "no replicas": _no_replicas,
+    "no policies": _no_policies,
     "no simulation": _no_simulation,
     "no critical path": _no_critical_path,
 }
@@ -174,11 +193,6 @@ def _request(task: Task, limits: Limits | None = None) -> PlanRequest:
         rates=task.rates,
         limits=limits or Limits(),
     )
-
-
-def _behind_policies(allocations: list[Allocation]) -> list[Choice]:
-    distinct = list(dict.fromkeys(allocations))
-    return [Choice(each, *policy) for each, policy in product(distinct, _POLICIES)]
 
 
 def _allocations(
