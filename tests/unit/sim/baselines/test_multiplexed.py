@@ -163,8 +163,8 @@ def test_an_llm_alone_keeps_its_weights_and_never_waits() -> None:
 
 @pytest.mark.parametrize(("kv_blocks", "moving_s"), [(30, 0.0), (15, 4.8)])
 def test_kv_that_does_not_fit_beside_anothers_is_moved(kv_blocks: int, moving_s: float) -> None:
-    """A call holds 10 blocks, then 11; 10 move in 1 s. At the first switch 6 go, and 7 at each of six more,
-    while those that went before come back.
+    """A call holds 10 blocks, then 11; 10 move in 1 s. At the first switch 6 go; at each of the
+    six others 7 go, come back, or both.
     """
     llms = [an_llm(name, kv_blocks=kv_blocks) for name in (A, B)]
     asked = [(0.0, llm, a_call(llm, 8, prompt=160)) for llm in (A, B)]
