@@ -20,7 +20,7 @@ from scepsy.model.workflow import WorkflowName
 
 _SECOND_ROUND = 3
 """Configurations that are tuned on the second seed."""
-_TUNED = 0.5
+_TUNED = 0.35
 """Executions of the first round of tuning, as a part of those of evaluation."""
 _WARM_UP = 0.5
 """Executions that come before those that count, as a part of them."""

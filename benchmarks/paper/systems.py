@@ -1,32 +1,31 @@
 """The systems that are compared: ours, ours without one of its parts, and the baselines.
 
 Each gives configurations; which of them it runs is decided by simulations on seeds that are kept
-for tuning. Ours: the allocations that the search finds best, put in order by the critical path,
-behind each of a few policies.
+for tuning. Ours: the allocations that the search proposes; the best of them behind each of a few
+policies.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from scepsy.errors import InfeasibleError
-from scepsy.model.plan import Allocation, WorkflowPrediction
+from scepsy.errors import InfeasibleError, MissingError
+from scepsy.model.plan import Allocation, Plan, WorkflowPrediction
 from scepsy.policy.order import find_order
 from scepsy.policy.route import find_policy
 from scepsy.predict import critical_path, pipeline
 from scepsy.search.exact import allocation, choices
 from scepsy.search.goals import largest_rates
 from scepsy.search.limits import Limits, LlmLimits
-from scepsy.search.plan import best_plans
 from scepsy.search.problem import PlanRequest, Problem, problem
-from scepsy.search.rank import COMPARED, ranked
+from scepsy.search.rank import contenders, ranked
 from scepsy.sim.baselines.base import System, Task, is_placeable
 from scepsy.sim.baselines.registry import BASELINES
 from scepsy.sim.serve import fleet_of
 
 OURS = "ours"
-_SIMULATED = 3
-"""Allocations that are simulated, of those that share GPUs and of those on whole ones."""
+_PROPOSED = 10
+"""Allocations that are simulated."""
 _PLAIN = ("least-loaded", "first-come")
 """Router and order that all allocations are tried with."""
 _POLICIES = (
@@ -139,8 +138,7 @@ Offered = tuple[list[Allocation], Sequence[tuple[str, str]]]
 
 
 def _ours(task: Task) -> Offered:
-    found = [*_allocations(task, Limits()), *_allocations(task, Limits(share=False))]
-    return found, _POLICIES
+    return _allocations(task, Limits()), _POLICIES
 
 
 def _no_co_location(task: Task) -> Offered:
@@ -154,8 +152,7 @@ def _no_degree_choice(task: Task) -> Offered:
         key = curve.key
         least[key.stage.llm] = min(least.get(key.stage.llm, 99), key.tensor_parallel)
     llms = {load.llm: LlmLimits(tensor_parallel=least[load.llm]) for load in task.loads}
-    shared = _allocations(task, Limits(llms=llms))
-    return [*shared, *_allocations(task, Limits(llms=llms, share=False))], _POLICIES
+    return _allocations(task, Limits(llms=llms)), _POLICIES
 
 
 def _no_replicas(task: Task) -> Offered:
@@ -198,15 +195,23 @@ def _request(task: Task, limits: Limits | None = None) -> PlanRequest:
 def _allocations(
     task: Task, limits: Limits, predictor: str = critical_path.PREDICTOR
 ) -> list[Allocation]:
-    """The best of the search by a predictor, and that of most throughput; none if nothing fits."""
+    """Those that the search proposes, by a predictor; at rates beyond it, of most throughput."""
     asked = problem(_request(task, limits))
     try:
-        found = [p.allocation for p in ranked(asked, best_plans(asked, COMPARED), predictor)]
+        proposed = contenders(asked, _PROPOSED)
     except InfeasibleError:
-        found = []
-    most = _largest(asked)
-    best = found[: _SIMULATED - 1]
-    return best + [each for each in most if each not in best]
+        return _largest(asked)
+    if predictor != pipeline.PREDICTOR:
+        proposed.sort(key=lambda plan: _objective_s(asked, plan, predictor))
+    return [plan.allocation for plan in proposed]
+
+
+def _objective_s(asked: Problem, plan: Plan, predictor: str) -> float:
+    """Infinite beyond the loads that the predictor knows."""
+    try:
+        return ranked(asked, [plan], predictor)[0].objective_s or float("inf")
+    except MissingError:
+        return float("inf")
 
 
 def _largest(asked: Problem) -> list[Allocation]:
@@ -228,7 +233,7 @@ def _single_replicas(task: Task) -> list[Allocation]:
                 groups = allocation(llms, choice)
                 if is_placeable(groups, task.cluster):
                     found.append(groups)
-                if len(found) == _SIMULATED:
+                if len(found) == _PROPOSED // 2:
                     break
         factor *= 0.9
     return found
