@@ -28,17 +28,17 @@ from scepsy.sim.summary import Latency
 class Effort:
     """How much is simulated."""
 
-    contenders: int = 24
+    contenders: int = 16
     """Plans that the search proposes."""
     rounds: tuple[int, ...] = (4_000, 12_000)
     """Calls in each round among them."""
     starts: int = 2
     """The best of them, each of which is climbed from."""
-    steps: int = 40
+    steps: int = 30
     """Neighbours tried in each climb."""
-    finalists: int = 4
+    finalists: int = 3
     """Compared at the end, on other arrivals."""
-    last_calls: int = 36_000
+    last_calls: int = 24_000
     """In that comparison."""
 
     @property

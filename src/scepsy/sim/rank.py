@@ -215,6 +215,7 @@ def race(
     *,
     rounds: Sequence[int] = ROUNDS,
     kept: Sequence[int] | None = None,
+    beyond: Sequence[float] | None = None,
     go_on: Callable[[], bool] = always,
 ) -> list[Ranked]:
     """Candidates, best first: those of the last round, then those that left before, by round.
@@ -226,6 +227,7 @@ def race(
         candidates: distinct allocations for the trial's rates, likely good ones first.
         rounds: calls that each is tried with, round by round.
         kept: how many go on after each round but the last; a third, and three at least, when None.
+        beyond: values, round by round, beyond which a candidate is of no interest.
         go_on: asked before each simulation; once it says no there are no more, but for one.
     """
     running = list(candidates)
@@ -234,7 +236,8 @@ def race(
     for at, calls in enumerate(rounds):
         is_last = at == len(rounds) - 1
         most = _LEAST_KEPT if is_last else kept[at] if kept else _third(len(running))
-        tried = _round(trial, running, calls, most, go_on)
+        ceiling = beyond[at] if beyond else float("inf")
+        tried = _round(trial, running, calls, most, ceiling, go_on)
         if len(tried) < min(most, len(running)) and best:
             break  # out of time: the round before decides
         best = nsmallest(most, tried, key=_value)
@@ -250,16 +253,17 @@ def _round(
     running: Sequence[Allocation],
     calls: int,
     most: int,
+    ceiling: float,
     go_on: Callable[[], bool],
 ) -> list[Ranked]:
-    """Each simulated until it is certain that so many others are better."""
+    """Each simulated until it is certain that so many others are better, or beyond a ceiling."""
     tried: list[Ranked] = []
     least: list[float] = []
     for at, allocation in enumerate(running):
         if not go_on() and at:
             break
         beyond = least[most - 1] if len(least) >= most else float("inf")
-        ranked = trial.rank(allocation, calls, beyond)
+        ranked = trial.rank(allocation, calls, min(beyond, ceiling))
         if ranked is not None:
             tried.append(ranked)
             least = sorted((*least, ranked.value))[:most]
