@@ -226,6 +226,7 @@ class FaultySimulation(Simulation):
         self._fleet = fleet
         self._faults = [(fault.at_s, at, fault, True) for at, fault in enumerate(faults)]
         heapify(self._faults)
+        self._back_s: dict[ReplicaName, float] = {}  # of replicas that are lost
 
     @property
     def next_s(self) -> float:
@@ -240,16 +241,26 @@ class FaultySimulation(Simulation):
         ended = super().step(now_s)
         while self._faults and self._faults[0][0] <= now_s:
             _, at, fault, is_loss = heappop(self._faults)
-            if not is_loss:
+            if is_loss:
+                self._lose(now_s, fault)
+                if fault.back_s < float("inf"):
+                    heappush(self._faults, (max(fault.back_s, now_s), at, fault, False))
+            elif self._back_s.get(fault.replica, float("inf")) <= now_s:
+                del self._back_s[fault.replica]
                 self._fleet.join(now_s, fault.llm, fault.replica)
-                continue
-            for call_id in self._fleet.lose(now_s, fault.replica):
-                _, call = self._inflight[call_id]
-                call.first_token_s = call.scheduled_s = _UNKNOWN_S
-                call.restarts += 1
-            if fault.back_s < float("inf"):
-                heappush(self._faults, (max(fault.back_s, now_s), at, fault, False))
         return ended
+
+    def _lose(self, now_s: float, fault: Fault) -> None:
+        """A replica that is lost again while it is down stays down until the later return."""
+        is_down = fault.replica in self._back_s
+        back_s = self._back_s.get(fault.replica, now_s)
+        self._back_s[fault.replica] = max(back_s, fault.back_s)
+        if is_down:
+            return
+        for call_id in self._fleet.lose(now_s, fault.replica):
+            _, call = self._inflight[call_id]
+            call.first_token_s = call.scheduled_s = _UNKNOWN_S
+            call.restarts += 1
 
 
 def steady(simulation: Simulation, *, executions: int, warm_up: int) -> tuple[ServedExecution, ...]:
