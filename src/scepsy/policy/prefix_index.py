@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 
 from scepsy.model.execution import ReplicaName
 
+MOST_HITS = 32
+"""Replicas that are told of one prompt. A short prefix may be on every one, and a decision must not
+take longer for that."""
 BLOCKS_PER_REPLICA = 65_536
 """At 64 tokens a block, 4 million tokens: more than any engine holds. About 10 MB a replica."""
 
@@ -23,27 +26,34 @@ class PrefixIndex:
         self._bit: dict[ReplicaName, int] = {}
         self._name: list[ReplicaName] = []
 
-    def hits(self, blocks: Sequence[int]) -> Mapping[ReplicaName, int]:
-        """How many of the blocks, from the first on, each replica holds; none where it has none."""
-        found: dict[ReplicaName, int] = {}
+    def hits(self, blocks: Sequence[int], most: int = MOST_HITS) -> Mapping[ReplicaName, int]:
+        """How many of the blocks, from the first on, replicas hold.
+
+        Args:
+            blocks: of one prompt.
+            most: replicas at most, those that hold more of it first.
+        """
+        left: list[tuple[int, int]] = []  # how many blocks, and who holds just so many
         before, holders = 0, self._holders
         for depth, block in enumerate(blocks):
             now = holders.get(block, 0)
             if depth:
                 now &= before
                 if now != before:
-                    self._note(found, before & ~now, depth)
+                    left.append((depth, before & ~now))
             before = now
             if not now:
-                return found
-        self._note(found, before, len(blocks))
+                break
+        else:
+            left.append((len(blocks), before))
+        found: dict[ReplicaName, int] = {}
+        for depth, these in reversed(left):
+            bits = these
+            while bits and len(found) < most:
+                lowest = bits & -bits
+                found[self._name[lowest.bit_length() - 1]] = depth
+                bits ^= lowest
         return found
-
-    def _note(self, found: dict[ReplicaName, int], bits: int, depth: int) -> None:
-        while bits:
-            lowest = bits & -bits
-            found[self._name[lowest.bit_length() - 1]] = depth
-            bits ^= lowest
 
     def saw(self, name: ReplicaName, blocks: Sequence[int]) -> None:
         """A replica has, or will soon have, these blocks of one prompt."""

@@ -41,6 +41,10 @@ class ReplicaSet:
         """What a replica of the set works on."""
         return InFlight(*self._load[name])
 
+    def inflight_tokens(self, name: ReplicaName) -> int:
+        """Prompt tokens of the calls that a replica of the set works on."""
+        return self._load[name][1]
+
     def add(self, name: ReplicaName) -> None:
         """A replica has come; nothing is in flight on it."""
         if name in self._load:

@@ -99,7 +99,7 @@ class RoundRobin:
 class PrefixAware:
     """Least prompt tokens to compute and in flight: what a replica has cached counts as computed.
 
-    Candidates are the replicas that hold a part of the prompt, and the least loaded one.
+    Candidates are the replicas that hold most of the prompt, and the least loaded one.
     """
 
     def __init__(self, blocks_per_replica: int = BLOCKS_PER_REPLICA) -> None:
@@ -122,7 +122,7 @@ class PrefixAware:
 
         def cost(name: ReplicaName) -> tuple[float, ReplicaName]:
             cached_tokens = hits.get(name, 0) * tokens_per_block
-            return replicas.inflight(name).tokens - cached_tokens, name
+            return replicas.inflight_tokens(name) - cached_tokens, name
 
         return min(candidates, key=cost)
 

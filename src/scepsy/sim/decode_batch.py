@@ -81,6 +81,11 @@ class DecodeBatch:
                 found.append(decode)
         return found
 
+    @property
+    def next_blocks(self) -> int:
+        """KV blocks that the next step will need."""
+        return self._due[self.steps % self._block_tokens]
+
     def blocks_due(self, first: int, end: int) -> int:
         """KV blocks that the steps [first, end) from now will need; 0 is the next step."""
         if end <= first:

@@ -200,7 +200,8 @@ class Engine:
     def _complete(self) -> None:
         """End the run under way, and begin the next step at that instant."""
         at_s, steps = self._end_s, self._run_steps
-        self._cache.take(self._batch.blocks_due(1, steps))
+        if steps > 1:
+            self._cache.take(self._batch.blocks_due(1, steps))
         self._batch.step(steps)
         self._generated_tokens += len(self._batch) * steps
         ended = [self._running[decode.call_id] for decode in self._batch.ended()]
@@ -218,7 +219,7 @@ class Engine:
         """Decide what the next step computes."""
         self._start_s = at_s
         self._admitting = not self._make_room(at_s)  # as vLLM: not in a step that preempted
-        self._cache.take(self._batch.blocks_due(0, 1))
+        self._cache.take(self._batch.next_blocks)
         self._chunks.begin(self.spec.chunk_tokens - len(self._batch))
         self._prefilling += self._loading.ready(at_s)
         for sequence in self._prefilling:
@@ -354,7 +355,7 @@ class Engine:
     def _make_room(self, at_s: float) -> bool:
         """Preempt until there is a block for each decode that needs one; say if any was."""
         preempted = False
-        while self._batch.blocks_due(0, 1) > self._cache.available_blocks:
+        while self._batch.next_blocks > self._cache.available_blocks:
             preempted = True
             sequence = self._running[next(reversed(self._running))]
             self._release(sequence)
