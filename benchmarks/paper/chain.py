@@ -20,8 +20,8 @@ from scepsy.model.workflow import WorkflowName
 
 _SECOND_ROUND = 3
 """Configurations that are tuned on the second seed."""
-_TUNED = 0.35
-"""Executions of the first round of tuning, as a part of those of evaluation."""
+_TUNED = (0.3, 0.6)
+"""Executions of the rounds of tuning, as parts of those of evaluation."""
 _WARM_UP = 0.5
 """Executions that come before those that count, as a part of them."""
 _TIMES = 2.0
@@ -42,6 +42,8 @@ class Chain:
     """What differs between planning and evaluation; see ``variants``."""
     loads: tuple[float, ...]
     seeds: tuple[int, ...]
+    size: float = 1.0
+    """On counts of executions."""
 
     @property
     def name(self) -> str:
@@ -159,8 +161,8 @@ class _Tester:
         self._workload = workload
         self._variant = variant
         self._expected = expected
-        counted = workload.setting.executions * setting.size * sqrt(chain.gpus / 4)
-        self._least = max(8, round(counted))
+        self._size = setting.size * chain.size
+        self._least = workload.setting.executions * sqrt(chain.gpus / 4)
 
     def tested(self, point: Point, factor: float) -> Point:
         """The point with the figures of what was chosen; without where none keeps up."""
@@ -185,7 +187,7 @@ class _Tester:
         """
         scale_s = self._scale_s()
         left: list[Candidate] = list(found)
-        rounds = zip(self._setting.tuning_seeds, (_TUNED, 1.0), strict=True)
+        rounds = zip(self._setting.tuning_seeds, _TUNED, strict=True)
         for number, (seed, part) in enumerate(rounds):
             if number and len(left) == 1:
                 break
@@ -210,7 +212,7 @@ class _Tester:
         under_way = sum(
             rate.rate_per_s * mean_s[rate.workflow] for rate in self._workload.rates(factor)
         )
-        executions = max(8, round(part * max(self._least, _TIMES * under_way)))
+        executions = max(8, round(part * self._size * max(self._least, _TIMES * under_way)))
         return Window(
             executions=executions,
             warm_up=round(max(_WARM_UP * executions, under_way)),

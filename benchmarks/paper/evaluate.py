@@ -27,10 +27,10 @@ from scepsy.profiles.curve import ProfileCurve
 from scepsy.sim.baselines.registry import BASELINES
 
 Tell = Callable[[str], None]
-_LARGE_WORKLOADS = ("rag_rerank", "chatdev")
+_LARGE_WORKLOADS = ("rag_rerank",)
 _LARGE_SYSTEMS = (OURS, "published", "independent", "even")
 _DRIFT_SYSTEMS = (OURS, "published", "user-given")
-_WRONG_WORKLOADS = ("beam_search", "rag_rerank", "chatdev")
+_SIDE_WORKLOADS = ("beam_search", "rag_rerank", "chatdev")
 
 
 def workloads_at_hand(setting: Setting, files: Files, tell: Tell) -> list[str]:
@@ -62,39 +62,39 @@ def systems(setting: Setting) -> tuple[str, ...]:
 def chains(setting: Setting, names: Iterable[str]) -> list[Chain]:
     """All that is evaluated, what matters most first."""
     wanted = list(names)
-    parts = {
-        Part.MAIN: _main,
-        Part.ABLATION: _ablation,
-        Part.WRONG: _wrong,
-        Part.DRIFT: _drift,
-        Part.LARGE: _large,
-    }
-    return [chain for part in setting.parts for chain in parts[part](setting, wanted)]
+    found = [chain for part in setting.parts for chain in _CHAINS[part](setting, wanted)]
+    return sorted(found, key=lambda chain: _RANK[chain.part] + 2 * (chain.gpus > _SMALL))
+
+
+_SMALL = 8
+"""GPUs up to which the main part is evaluated before all others."""
 
 
 def _main(setting: Setting, names: list[str]) -> Iterator[Chain]:
     for gpus in setting.clusters:
         for name in names:
+            heavy = WORKLOADS[name].is_heavy
             for system in systems(setting):
                 yield Chain(
                     part=Part.MAIN,
                     workload=name,
                     gpus=gpus,
                     system=system,
-                    loads=setting.loads,
+                    loads=setting.heavy_loads if heavy else setting.loads,
                     seeds=setting.seeds,
                 )
 
 
 def _ablation(setting: Setting, names: list[str]) -> Iterator[Chain]:
     for name in names:
-        for system in OUR_VARIANTS:
-            yield _side(setting, Part.ABLATION, name, system)
+        for system in OUR_VARIANTS if name in _SIDE_WORKLOADS else ():
+            if system != OURS:
+                yield _side(setting, Part.ABLATION, name, system)
 
 
 def _wrong(setting: Setting, names: list[str]) -> Iterator[Chain]:
     for name in names:
-        for variant in ("", *WRONG) if name in _WRONG_WORKLOADS else ():
+        for variant in WRONG if name in _SIDE_WORKLOADS else ():
             yield _side(setting, Part.WRONG, name, OURS, variant)
 
 
@@ -102,7 +102,7 @@ def _drift(setting: Setting, names: list[str]) -> Iterator[Chain]:
     for name in names:
         for variant in VARIANTS:
             is_mix, is_long = variant.startswith("more"), variant.startswith("longer")
-            if (name == "both" and is_mix) or (name in _WRONG_WORKLOADS and is_long):
+            if (name == "both" and is_mix) or (name in _SIDE_WORKLOADS and is_long):
                 for system in _DRIFT_SYSTEMS if "anew" not in variant else (OURS,):
                     if system in systems(setting):
                         yield _side(setting, Part.DRIFT, name, system, variant)
@@ -120,7 +120,18 @@ def _large(setting: Setting, names: list[str]) -> Iterator[Chain]:
                         system=system,
                         loads=setting.large_loads,
                         seeds=setting.large_seeds,
+                        size=setting.large_size,
                     )
+
+
+_CHAINS = {
+    Part.MAIN: _main,
+    Part.ABLATION: _ablation,
+    Part.WRONG: _wrong,
+    Part.DRIFT: _drift,
+    Part.LARGE: _large,
+}
+_RANK = {part: at / 10 for at, part in enumerate(_CHAINS)}
 
 
 def _side(setting: Setting, part: Part, name: str, system: str, variant: str = "") -> Chain:

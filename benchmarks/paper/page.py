@@ -2,14 +2,16 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.paper import tables
 from benchmarks.paper.chain import Point
 from benchmarks.paper.figures import pictures
 from benchmarks.paper.measure import quantile
-from benchmarks.paper.results import SLO_FACTORS, fields
+from benchmarks.paper.results import SLO_FACTORS, Field, fields
 from benchmarks.paper.settings import WORKLOADS, Part, Setting
+from benchmarks.paper.systems import OURS
 from benchmarks.paper.workloads import PARTS, Files
 from scepsy.model.execution import Execution
 from scepsy.traces.store import SqliteTraceStore
@@ -23,7 +25,7 @@ _END = "<!-- {name}: end -->"
 def sections(setting: Setting, files: Files, points: Sequence[Point]) -> Mapping[str, str]:
     """Name and text of every generated part of the page."""
     main = fields(points, Part.MAIN)
-    side = fields(points, Part.ABLATION)
+    side = _side(points)
     compared, no_slower = tables.count_compared(main)
     found = {
         "setting": _setting(setting),
@@ -39,14 +41,29 @@ def sections(setting: Setting, files: Files, points: Sequence[Point]) -> Mapping
     }
     if side:
         found["ablation"] = tables.ablation(side)
-    if any(point.part == Part.WRONG for point in points):
-        found["wrong"] = tables.variants(points, Part.WRONG, fields(points, Part.WRONG))
-    if any(point.part == Part.DRIFT for point in points):
-        found["drift"] = tables.variants(points, Part.DRIFT, {**side, **main})
+    for name, part in (("wrong", Part.WRONG), ("drift", Part.DRIFT)):
+        if any(point.part == part for point in points):
+            found[name] = tables.variants(points, part, main)
     if large := fields(points, Part.LARGE):
         found["large"] = tables.latencies(large)
     found["chosen"] = _chosen(points)
     return found
+
+
+def _side(points: Sequence[Point]) -> Mapping[tuple[str, int], Field]:
+    """Ours without a part, beside ours as in the main part, at the rates of the former."""
+    without = [point for point in points if point.part == Part.ABLATION]
+    at = {(point.workload, point.gpus, point.load) for point in without}
+    whole = [
+        point
+        for point in points
+        if point.part == Part.MAIN
+        and point.system == OURS
+        and (point.workload, point.gpus, point.load) in at
+    ]
+    return fields(
+        [replace(point, part=Part.ABLATION) for point in (*whole, *without)], Part.ABLATION
+    )
 
 
 def _setting(setting: Setting) -> str:

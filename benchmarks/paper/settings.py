@@ -28,6 +28,8 @@ class WorkloadSetting:
     title: str
     rates: Mapping[str, float]
     """Of the workflows, in proportion."""
+    is_heavy: bool = False
+    """An execution has hundreds of calls: fewer rates are looked at."""
     executions: int
     """Counted in one simulation on 4 GPUs, at least; on n GPUs sqrt(n / 4) times as many."""
 
@@ -36,22 +38,17 @@ WORKLOADS: Mapping[str, WorkloadSetting] = {
     each.name: each
     for each in (
         WorkloadSetting(
-            name="beam_search",
-            title="beam search",
-            rates={"beam_search": 1.0},
-            executions=20,
-        ),
-        WorkloadSetting(
             name="rag_rerank",
             title="RAG + reranker",
             rates={"rag_rerank": 1.0},
             executions=200,
         ),
         WorkloadSetting(
-            name="both",
-            title="both at once",
-            rates={"beam_search": 1.0, "rag_rerank": 100.0},
-            executions=1200,
+            name="beam_search",
+            title="beam search",
+            rates={"beam_search": 1.0},
+            is_heavy=True,
+            executions=16,
         ),
         WorkloadSetting(
             name="chatdev",
@@ -64,6 +61,13 @@ WORKLOADS: Mapping[str, WorkloadSetting] = {
             title="coding sessions",
             rates={"coding": 1.0},
             executions=60,
+        ),
+        WorkloadSetting(
+            name="both",
+            title="both at once",
+            rates={"beam_search": 1.0, "rag_rerank": 100.0},
+            is_heavy=True,
+            executions=1000,
         ),
     )
 }
@@ -85,14 +89,18 @@ class Setting:
     """Executions of each example for training and for evaluation."""
     loads: tuple[float, ...]
     """Arrival rates, as parts of the capacity that the planner expects of its best plan."""
+    heavy_loads: tuple[float, ...]
+    """The same for heavy workloads."""
     few_loads: tuple[float, ...]
-    """Those of the ablation, of wrong profiles, of drift."""
+    """Those of the ablation, of wrong profiles, of drift; among all of the others."""
     large_loads: tuple[float, ...]
     seeds: tuple[int, ...]
     """Of evaluation: arrivals and order of executions."""
     tuning_seeds: tuple[int, int]
     """On which each system chooses its configuration: of all, then of the best."""
     large_seeds: tuple[int, ...]
+    large_size: float = 0.5
+    """On counts of executions on large clusters."""
     side_cluster: int = 8
     """GPUs of ablation, wrong profiles and drift."""
     size: float = 1.0
@@ -109,8 +117,9 @@ FULL = Setting(
     name="full",
     recorded={"beam_search": (30, 40), "rag_rerank": (80, 160)},
     loads=(0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0, 1.2),
-    few_loads=(0.2, 0.5, 0.8),
-    large_loads=(0.2, 0.8),
+    heavy_loads=(0.1, 0.4, 0.7, 0.9, 1.1),
+    few_loads=(0.1, 0.4, 0.7),
+    large_loads=(0.1, 0.7),
     seeds=(1, 2, 3, 4, 5),
     tuning_seeds=(101, 102),
     large_seeds=(1, 2),
@@ -123,7 +132,8 @@ QUICK = Setting(
     large_clusters=(),
     recorded={"beam_search": (20, 30), "rag_rerank": (40, 80)},
     loads=(0.1, 0.4, 0.7, 1.0),
-    few_loads=(0.5,),
+    heavy_loads=(0.1, 0.7),
+    few_loads=(),
     large_loads=(),
     seeds=(1, 2),
     tuning_seeds=(101, 102),
@@ -138,6 +148,7 @@ TINY = Setting(
     large_clusters=(),
     recorded={"rag_rerank": (6, 6)},
     loads=(0.3,),
+    heavy_loads=(),
     few_loads=(),
     large_loads=(),
     seeds=(1, 2),
