@@ -11,6 +11,7 @@ from scepsy.model.workflow import WorkflowName
 from scepsy.place.pack import Unplaced, pack
 from scepsy.profiles.step_time import EngineSpec
 from scepsy.search.limits import Limits, LlmLimits
+from scepsy.search.neighbours import Neighbourhood, placed
 from scepsy.search.plan import best_plans
 from scepsy.search.problem import problem, slo_value_s
 from scepsy.search.rank import contenders
@@ -133,6 +134,32 @@ def test_limits_are_kept(recorded: dict[WorkflowName, tuple[Script, ...]], limit
             assert limits.share or group.gpu_fraction == 1
             placed = [r for r in plan.placement.replicas if r.llm == group.llm]
             assert len(placed) == group.replicas
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        Limits(llms={BIG: LlmLimits(min_replicas=2), SMALL: LlmLimits(min_replicas=3)}),
+        Limits(share=False, free_gpus=1),
+    ],
+)
+def test_neighbours_keep_limits_sustain_the_rate_and_come_by_what_is_predicted(
+    limits: Limits,
+) -> None:
+    asked = problem(replace(request(6, rate_per_s=2.0), limits=limits))
+    start = best_plans(asked, 1)[0].allocation
+
+    found = list(Neighbourhood(asked).of(start))
+
+    assert len(found) > 3
+    means_s = [asked.objective_s(asked.predict(each)) for each in found]
+    assert means_s == pytest.approx(sorted(means_s))
+    assert max(means_s) < float("inf")
+    for each in found:
+        assert placed(asked, each) is not None
+        assert each.gpus <= 6 - limits.free_gpus + 1e-9
+        assert all(g.replicas >= limits.of(g.llm).min_replicas for g in each.groups)
+        assert limits.share or all(g.gpu_fraction == 1 for g in each.groups)
 
 
 def test_with_an_slo_its_statistic_decides(

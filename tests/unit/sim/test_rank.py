@@ -129,18 +129,34 @@ def test_the_winner_is_the_least_of_the_last_round_whatever_was_given_up(
     assert not winner.is_bound
 
 
-def test_what_is_given_up_has_at_least_its_value() -> None:
-    trial = a_trial()
-    slow = an_allocation((1, 1), (1, 1))
-    in_full, fast = trial.rank(slow, 80), trial.rank(BEST, 80)
+@settings(max_examples=12, deadline=None)
+@given(st.sampled_from(SEVERAL), st.sampled_from((0.3, 0.9, 2.0)), st.floats(0.5, 1.0))
+def test_what_is_given_up_is_worse_and_a_bound_is_none_too_high(
+    allocation: Allocation, rate_per_s: float, part: float
+) -> None:
+    trial = a_trial(rate_per_s)
+    in_full = trial.rank(allocation, 40)
     assert in_full is not None
+
+    given_up = trial.rank(allocation, 40, beyond=part * in_full.value)
+    not_so = trial.rank(allocation, 40, beyond=in_full.value)
+
+    assert not_so == in_full
+    assert given_up is not None
+    assert part * in_full.value <= given_up.value <= in_full.value
+
+
+def test_little_is_simulated_of_what_is_far_behind() -> None:
+    trial = a_trial()
+    slow, fast = trial.rank(an_allocation((1, 1), (1, 1)), 80), trial.rank(BEST, 80)
+    assert slow is not None
     assert fast is not None
 
-    given_up = trial.rank(slow, 80, beyond=fast.value)
+    given_up = trial.rank(slow.allocation, 80, beyond=fast.value)
 
     assert given_up is not None
     assert given_up.is_bound
-    assert fast.value < given_up.value <= in_full.value
+    assert fast.value < given_up.value < slow.value
 
 
 def test_what_does_not_keep_up_is_last_and_has_no_latencies() -> None:
