@@ -91,7 +91,7 @@ def test_plans_carry_what_was_simulated_best_first(
     assert len(found.plans) == 3
     assert len({plan.allocation for plan in found.plans}) == 3
     assert found.simulations <= EFFORT.most_simulations
-    means_s = [plan.objective_s for plan in found.plans]
+    means_s = [plan.objective_s or 0.0 for plan in found.plans]
     assert means_s == [plan.prediction.workflow(W).execution_s_mean for plan in found.plans]
     assert means_s == sorted(means_s)
     assert {plan.prediction.predictor for plan in found.plans} == {"simulator"}
