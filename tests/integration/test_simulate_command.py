@@ -104,6 +104,25 @@ def test_what_if_a_node_dies_and_comes_back(scene: Path) -> None:
     assert found["what if"]["executions"] == EXECUTIONS
 
 
+def test_a_node_can_die_again_while_it_is_down(scene: Path) -> None:
+    found = figures(simulate(scene, "--lose=node-0@1:9", "--lose=node-0@2:4", "--json"))
+
+    assert found["what if"]["executions"] == EXECUTIONS
+
+
+def test_a_loss_in_the_warm_up_is_told(scene: Path) -> None:
+    result = simulate(scene, "--lose=node-0@0.1:0.2")
+
+    assert "node-0 is not lost while executions are counted" in " ".join(result.output.split())
+
+
+def test_executions_end_as_fast_as_they_come_where_load_can_be_served(scene: Path) -> None:
+    """Those of the warm-up that end meanwhile stand for those that end after the last arrival."""
+    found = figures(simulate(scene, "--json"))["plan"]
+
+    assert found["throughput_per_s"] == pytest.approx(found["offered_per_s"], rel=0.1)
+
+
 @pytest.mark.parametrize("arrivals", ["bursty=4", "closed=3", "recorded", "recorded=5"])
 def test_executions_arrive_in_other_ways(scene: Path, arrivals: str) -> None:
     found = figures(simulate(scene, f"--arrivals={arrivals}", "--json"))["plan"]
@@ -158,6 +177,7 @@ def test_the_timeline_has_a_slice_for_each_execution_and_the_parts_of_each_call(
         (["--lose=node-1"], InputError, "which node and when"),
         (["--lose=node-1@9:3"], InputError, "which node and when"),
         (["--lose=node-9@3"], UnknownNameError, "unknown node `node-9`"),
+        (["--lose=node-0@3", "--lose=node-1@3"], InfeasibleError, "would never end"),
         (["--route=best"], UnknownNameError, "unknown routing policy `best`"),
         (["--order=best"], UnknownNameError, "unknown order policy `best`"),
         (["--arrivals=often"], InputError, "is no way to arrive"),

@@ -11,7 +11,7 @@ from scepsy.errors import InputError
 
 if TYPE_CHECKING:
     from scepsy.model.plan import Plan
-    from scepsy.sim.plan_run import NodeLoss, Setting
+    from scepsy.sim.plan_run import NodeLoss, Setting, Simulated
     from scepsy.sim.run import ServedExecution
 
 BASE, WHAT_IF = "plan", "what if"
@@ -68,11 +68,13 @@ def simulate(
     if changes.any:
         settings[WHAT_IF] = _changed(base, changes)
     found = _simulated(made, traces, settings)
-    summaries = {name: summary(several, bound) for name, several in found.items()}
+    summaries = {name: summary(r.counted, bound, r.others) for name, r in found.items()}
     if as_json:
         print_json({"prediction": made.prediction, "simulated": summaries})
     else:
         print_comparison(made, summaries)
+    if changes.losses:
+        _say_where_losses_are_missed(settings[WHAT_IF], found[WHAT_IF])
     if output is not None:
         _write(output, found)
 
@@ -180,7 +182,7 @@ def _loss(text: str) -> "NodeLoss":
 
 def _simulated(
     plan: "Plan", traces: Path, settings: "dict[str, Setting]"
-) -> "dict[str, tuple[ServedExecution, ...]]":
+) -> "dict[str, Simulated]":
     from scepsy.profiles.silicon import engine_spec
     from scepsy.sim.plan_run import simulate_plan
     from scepsy.sim.script import scripts
@@ -204,7 +206,19 @@ def _simulated(
     return found
 
 
-def _write(folder: Path, found: "dict[str, tuple[ServedExecution, ...]]") -> None:
+def _say_where_losses_are_missed(setting: "Setting", found: "Simulated") -> None:
+    """Losses are on the clock of the simulation, which begins with the warm-up."""
+    first_s = found.counted[0].start_s
+    last_s = max(each.end_s for each in found.counted)
+    for loss in setting.losses:
+        if loss.back_s <= first_s or loss.at_s >= last_s:
+            say(
+                f"warning: {loss.node} is not lost while executions are counted, from "
+                f"{first_s:.0f} s to {last_s:.0f} s: what comes before them is the warm-up"
+            )
+
+
+def _write(folder: Path, found: "dict[str, Simulated]") -> None:
     """All files of the variant that was asked for last; the plot compares all of them."""
     from scepsy.report.simulated import draw_latencies, write_executions
     from scepsy.report.timeline import write_timeline
@@ -215,9 +229,9 @@ def _write(folder: Path, found: "dict[str, tuple[ServedExecution, ...]]") -> Non
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the folder {folder}: {error.strerror}") from error
-    last: Sequence[ServedExecution] = list(found.values())[-1]
+    last: Sequence[ServedExecution] = list(found.values())[-1].counted
     calls = export(folder / "calls.parquet", map(as_recorded_execution, last))
     write_executions(folder / "executions.parquet", last)
     write_timeline(folder / "timeline.json.gz", last)
-    draw_latencies(folder / "latency.svg", found)
+    draw_latencies(folder / "latency.svg", {name: each.counted for name, each in found.items()})
     say(f"wrote {folder}: {len(last)} executions, {calls} calls, timeline.json.gz, latency.svg")

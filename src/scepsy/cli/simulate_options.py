@@ -17,7 +17,8 @@ Without = Annotated[list[str] | None, typer.Option(help="What if without this no
 Losses = Annotated[
     list[str] | None,
     typer.Option(
-        help="What if this node dies: `node-1@60` after 60 s, `node-1@60:180` until 180 s."
+        help="What if this node dies: `node-1@60` after 60 s, `node-1@60:180` until 180 s, "
+        "counted from the first arrival, warm-up included. Repeatable."
     ),
 ]
 Route = Annotated[

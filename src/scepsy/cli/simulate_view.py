@@ -8,6 +8,10 @@ from scepsy.sim.summary import Summary
 from scepsy.units import format_duration
 
 _NOTHING = "-"
+_LLM_HEADER = (
+    *("LLM", "", "calls", "mean", "p99", "TTFT", "TTFT p99", "wait", "cached"),
+    *("preempted", "restarted"),
+)
 
 
 def print_comparison(plan: Plan, summaries: Mapping[str, Summary]) -> None:
@@ -15,8 +19,7 @@ def print_comparison(plan: Plan, summaries: Mapping[str, Summary]) -> None:
     header = ("workflow", "", "rate", "ends", "mean", "p50", "p95", "p99", "in SLO", "goodput")
     print_table("Executions", header, _workflow_rows(plan, summaries))
     out.print()
-    header = ("LLM", "", "calls", "mean", "p99", "TTFT", "TTFT p99", "wait", "cached", "preempted")
-    print_table("Calls, simulated", header, _llm_rows(summaries))
+    print_table("Calls, simulated", _LLM_HEADER, _llm_rows(summaries))
 
 
 def _workflow_rows(plan: Plan, summaries: Mapping[str, Summary]) -> Iterator[tuple[str, ...]]:
@@ -68,6 +71,7 @@ def _llm_rows(summaries: Mapping[str, Summary]) -> Iterator[tuple[str, ...]]:
                         format_duration(each.wait_s_mean),
                         f"{each.prefix_hit_fraction:.0%}",
                         str(each.preemptions),
+                        str(each.restarts),
                     )
                     label = ""
 

@@ -12,6 +12,8 @@ from scepsy.errors import InputError, MissingError
 from scepsy.model.workflow import WorkflowName
 from scepsy.sim.run import ServedExecution
 
+_LONG_TAIL = 10
+"""Times the median: from there on a linear axis would show nothing but the tail."""
 _STYLE: Any = {"svg.hashsalt": "scepsy", "svg.fonttype": "none"}
 
 
@@ -73,6 +75,9 @@ def draw_latencies(path: Path, variants: Mapping[str, Sequence[ServedExecution]]
                 ylabel="part of executions",
                 ylim=(0, 1.02),
             )
+            every_s = [s for several in variants.values() for s in _sorted_s(several, workflow)]
+            if max(every_s) > _LONG_TAIL * np.median(every_s) > 0:
+                axes.set_xscale("log")
             axes.grid(alpha=0.3)
             axes.legend()
         try:

@@ -61,6 +61,16 @@ class Setting:
     seed: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """What came of a plan under a setting."""
+
+    counted: tuple[ServedExecution, ...]
+    """By arrival, all ended."""
+    others: tuple[ServedExecution, ...]
+    """That ended meanwhile: of the warm-up, and of the load that goes on to the end."""
+
+
 def simulate_plan(
     plan: Plan,
     scripts: Mapping[WorkflowName, Sequence[Script]],
@@ -68,8 +78,8 @@ def simulate_plan(
     setting: Setting,
     *,
     on_end: Callable[[], object] = lambda: None,
-) -> tuple[ServedExecution, ...]:
-    """The counted executions, by arrival, all ended.
+) -> Simulated:
+    """Serve until all executions that are counted have ended.
 
     Args:
         plan: whose replicas serve.
@@ -80,23 +90,27 @@ def simulate_plan(
 
     Raises:
         UnknownNameError: a node that the cluster does not have.
-        InfeasibleError: an LLM has no replica left from the start.
+        InfeasibleError: an LLM has no replica left from the start, or from a loss on.
         InputError: a call can never fit the KV cache of its LLM's engines.
     """
-    fleet = Fleet(replica_groups(plan, spec_of, setting.without), make_router=setting.make_router)
-    simulation = FaultySimulation(
-        _source(scripts, setting), fleet, _faults(plan, setting), order=setting.order
-    )
+    groups = tuple(replica_groups(plan, spec_of, setting.without))
+    faults = tuple(_faults(plan, setting))
+    _check_left(groups, faults)
+    fleet = Fleet(groups, make_router=setting.make_router)
+    simulation = FaultySimulation(_source(scripts, setting), fleet, faults, order=setting.order)
     first = 0 if setting.speed else setting.warm_up
     last = sum(map(len, scripts.values())) if setting.speed else first + setting.executions
     counted: list[ServedExecution] = []
+    others: list[ServedExecution] = []
     for execution in simulation.run():
-        if first <= execution.number < last:
+        if not first <= execution.number < last:
+            others.append(execution)
+        else:
             counted.append(execution)
             on_end()
             if len(counted) == last - first:
                 break
-    return tuple(sorted(counted, key=lambda each: each.number))
+    return Simulated(tuple(sorted(counted, key=lambda each: each.number)), tuple(others))
 
 
 def replica_groups(
@@ -155,6 +169,18 @@ def _faults(plan: Plan, setting: Setting) -> Iterator[Fault]:
             nodes = _nodes(plan, replica)
             if loss.node in nodes and not setting.without & nodes:
                 yield Fault(loss.at_s, replica.llm, replica.name, loss.back_s)
+
+
+def _check_left(groups: Sequence[ServedGroup], faults: Sequence[Fault]) -> None:
+    """Each LLM must have a replica in the end, or its calls would wait for ever."""
+    gone = {fault.replica for fault in faults if fault.back_s == float("inf")}
+    for group in groups:
+        if gone.issuperset(group.replicas):
+            raise InfeasibleError(
+                f"no replica of {group.llm} is left after the loss, so its calls would never end",
+                hint="say when the node is back, like `--lose node-1@60:180`, or plan with "
+                "`--survive 1 node`",
+            )
 
 
 def _nodes(plan: Plan, replica: PlacedReplica) -> frozenset[NodeName]:

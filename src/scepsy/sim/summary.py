@@ -33,7 +33,7 @@ class WorkflowSummary:
     offered_per_s: float
     """Executions that arrived per second."""
     throughput_per_s: float
-    """Executions that ended per second, while they arrived."""
+    """Executions that ended per second from the first to the last arrival of those counted."""
     execution: Latency
     attainment: float | None
     """Part of the executions within the SLO's bound, in [0, 1]; None without an SLO."""
@@ -73,13 +73,21 @@ def latency(values_s: Iterable[float]) -> Latency:
     return Latency(mean_s=float(ordered.mean()), p50_s=p50_s, p95_s=p95_s, p99_s=p99_s)
 
 
-def summary(executions: Sequence[ServedExecution], slo: Slo | None = None) -> Summary:
+def summary(
+    executions: Sequence[ServedExecution],
+    slo: Slo | None = None,
+    others: Sequence[ServedExecution] = (),
+) -> Summary:
     """Of executions that have all ended.
 
     Args:
         executions: at least one.
         slo: its bound is what attainment and goodput count.
+        others: that ended beside them: they count for throughput alone.
     """
+    others_by_workflow: dict[WorkflowName, list[ServedExecution]] = {}
+    for execution in others:
+        others_by_workflow.setdefault(execution.workflow, []).append(execution)
     by_workflow: dict[WorkflowName, list[ServedExecution]] = {}
     by_llm: dict[LlmName, list[ServedCall]] = {}
     for execution in executions:
@@ -87,18 +95,25 @@ def summary(executions: Sequence[ServedExecution], slo: Slo | None = None) -> Su
         for call in execution.calls:
             by_llm.setdefault(call.stage.llm, []).append(call)
     return Summary(
-        tuple(_workflow(name, by_workflow[name], slo) for name in sorted(by_workflow)),
+        tuple(
+            _workflow(name, by_workflow[name], others_by_workflow.get(name, ()), slo)
+            for name in sorted(by_workflow)
+        ),
         tuple(_llm(name, by_llm[name]) for name in sorted(by_llm)),
     )
 
 
 def _workflow(
-    name: WorkflowName, executions: Sequence[ServedExecution], slo: Slo | None
+    name: WorkflowName,
+    executions: Sequence[ServedExecution],
+    others: Sequence[ServedExecution],
+    slo: Slo | None,
 ) -> WorkflowSummary:
     starts_s = [execution.start_s for execution in executions]
-    span_s = max(starts_s) - min(starts_s)
+    first_s, last_s = min(starts_s), max(starts_s)
+    span_s = last_s - first_s
     offered_per_s = (len(executions) - 1) / span_s if span_s else 0.0
-    ended = sum(execution.end_s <= max(starts_s) for execution in executions)
+    ended = sum(first_s < each.end_s <= last_s for each in (*executions, *others))
     kept = None
     if slo is not None:
         kept = sum(each.execution_s <= slo.bound_s for each in executions) / len(executions)
