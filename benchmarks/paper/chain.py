@@ -103,7 +103,8 @@ def read_points(path: Path) -> list[Point]:
     *lines, broken = path.read_text("utf-8").split("\n")
     if broken:
         path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
-    return [_point(json.loads(line)) for line in lines]
+    points = (_point(json.loads(line)) for line in dict.fromkeys(lines))
+    return sorted(points, key=lambda point: point.load)
 
 
 def _point(row: dict[str, object]) -> Point:
