@@ -12,6 +12,7 @@ result is that of stepping one by one, which the tests check.
 """
 
 from scepsy.errors import InputError
+from scepsy.policy.retain import Retention
 from scepsy.profiles.step_time import EngineSpec
 from scepsy.sim.chunks import Chunks
 from scepsy.sim.decode_batch import DecodeBatch
@@ -52,17 +53,17 @@ class Engine:
 
     _planned_s = _INF  # calls that come later can't join yet: see EngineAhead
 
-    def __init__(self, spec: EngineSpec) -> None:
+    def __init__(self, spec: EngineSpec, retention: Retention | None = None) -> None:
         self.spec = spec
         self._times = spec.times
         self._block_tokens = spec.block_tokens
         self._max_seqs = min(spec.max_seqs, spec.chunk_tokens)  # every decode must fit in a step
         host = HostTier(spec.host_blocks, spec.host_block_s)
-        self._cache = KvCache(spec.kv_blocks, host.put if spec.host_blocks else None)
+        self._cache = KvCache(spec.kv_blocks, host.put if spec.host_blocks else None, retention)
         self._loading = Loading(self._cache, host)
         self._chunks = Chunks(self._cache, spec.block_tokens)
         self._calls: dict[str, Sequence] = {}
-        self._waiting = WaitingQueue()
+        self._waiting = WaitingQueue(self._cache.retention)
         self._running: dict[str, Sequence] = {}  # by arrival, as admission is in order
         self._prefilling: list[Sequence] = []
         self._cancelled: list[Sequence] = []
@@ -79,8 +80,7 @@ class Engine:
         self._admitting = True
         # Totals
         self._arrivals = 0
-        self._prompt_tokens = 0
-        self._hit_tokens = 0
+        self._prompt_tokens = self._hit_tokens = 0
         self._generated_tokens = 0
         self._preemptions = 0
 
@@ -129,7 +129,7 @@ class Engine:
             sequence.cancelled = True
             self._cancelled.append(sequence)
         else:
-            self._waiting.remove(sequence)
+            self._waiting.remove(now_s, sequence)
         self._cut()  # again, in case the first cut began a new run at this very instant
         self._is_silent = False  # a smaller batch may take less time
 
@@ -199,11 +199,11 @@ class Engine:
 
     def _complete(self) -> None:
         """End the run under way, and begin the next step at that instant."""
-        at_s, steps = self._end_s, self._run_steps
-        if steps > 1:
-            self._cache.take(self._batch.blocks_due(1, steps))
-        self._batch.step(steps)
-        self._generated_tokens += len(self._batch) * steps
+        at_s = self._cache.now_s = self._end_s
+        if self._run_steps > 1:
+            self._cache.take(self._batch.blocks_due(1, self._run_steps))
+        self._batch.step(self._run_steps)
+        self._generated_tokens += len(self._batch) * self._run_steps
         ended = [self._running[decode.call_id] for decode in self._batch.ended()]
         if self._chunks.tokens:
             ended += self._finish_prefills(at_s)
@@ -217,7 +217,7 @@ class Engine:
 
     def _begin(self, at_s: float) -> None:
         """Decide what the next step computes."""
-        self._start_s = at_s
+        self._start_s = self._cache.now_s = at_s
         self._admitting = not self._make_room(at_s)  # as vLLM: not in a step that preempted
         self._cache.take(self._batch.next_blocks)
         self._chunks.begin(self.spec.chunk_tokens - len(self._batch))
@@ -297,7 +297,7 @@ class Engine:
                 return
             target = sequence.target_tokens
             reusable = sequence.chain[: (target - 1) // self._block_tokens]
-            hits = self._cache.hold(reusable, self._blocks(target))
+            hits = self._cache.hold(reusable, self._blocks(target), sequence.call.program)
             if hits is None:
                 return
             self._waiting.take()
@@ -361,7 +361,7 @@ class Engine:
             self._release(sequence)
             sequence.target_tokens = sequence.call.prompt_tokens + sequence.generated_tokens
             sequence.computed_tokens = sequence.registered = 0
-            self._waiting.put_back(sequence)
+            self._waiting.put_back(at_s, sequence)
             self._preemptions += 1
             self._events.append(Preempted(at_s, sequence.call.id))
         return preempted
@@ -387,7 +387,7 @@ class Engine:
     def _free(self, sequence: Sequence, tokens: int) -> None:  # what it computed stays cached
         blocks = self._blocks(max(tokens, sequence.target_tokens))
         cacheable = sequence.chain[sequence.registered : tokens // self._block_tokens]
-        self._cache.release(sequence.held, blocks - len(sequence.held), cacheable)
+        self._cache.release(sequence.held, blocks - len(sequence.held), cacheable, sequence.call)
         sequence.held = []
 
     def _blocks(self, tokens: int) -> int:

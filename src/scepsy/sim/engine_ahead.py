@@ -6,6 +6,7 @@ what a call that ended held is free one step later. When nothing is left to comp
 waits for no plan: the next call starts at once.
 """
 
+from scepsy.policy.retain import Retention
 from scepsy.profiles.step_time import BatchShape, BatchStepTimes, EngineSpec
 from scepsy.sim.engine import Engine
 from scepsy.sim.engine_call import Finished
@@ -17,8 +18,8 @@ _INF = float("inf")
 class EngineAhead(Engine):
     """An engine whose steps are planned one ahead. See ``Engine``."""
 
-    def __init__(self, spec: EngineSpec) -> None:
-        super().__init__(spec)
+    def __init__(self, spec: EngineSpec, retention: Retention | None = None) -> None:
+        super().__init__(spec, retention)
         if isinstance(spec.times, BatchStepTimes):
             self._times = _SpreadTimes(self, spec.times)
         self._seats = self._max_seqs
@@ -39,6 +40,7 @@ class EngineAhead(Engine):
     def _complete(self) -> None:
         steps = self._run_steps
         self._planned_s = self._start_s + (self._run_s(steps - 1) if steps > 1 else 0.0)
+        self._cache.now_s = self._end_s
         self._free_left()
         super()._complete()
 

@@ -21,6 +21,10 @@ class EngineCall:
     """So many of those, from the first on, can come from another replica."""
     fetch_s: float = 0.0
     """How long all of those take to come."""
+    program: str = ""
+    """Whose next call extends this one, e.g. an agent of an execution; may be empty."""
+    kind: str = ""
+    """What the wait for its next call depends on, as far as it is known when this one ends."""
     priority: float = 0.0
     """Of the calls that wait, the least goes first; of equal ones, the first to come."""
 

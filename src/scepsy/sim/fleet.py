@@ -14,6 +14,7 @@ from scepsy.errors import InputError, UnknownNameError
 from scepsy.model.execution import ReplicaName
 from scepsy.model.workflow import LlmName
 from scepsy.policy.replicas import ReplicaSet
+from scepsy.policy.retain import Lru, MakeRetention
 from scepsy.policy.route import CallView, LeastLoaded, MakeRouter, Router
 from scepsy.profiles.step_time import EngineSpec
 from scepsy.sim.engine import Engine, EngineCall, EngineEvent, Finished
@@ -77,9 +78,14 @@ class Fleet:
     """Replicas with their routers, used like one engine."""
 
     def __init__(
-        self, groups: Iterable[ServedGroup], *, make_router: MakeRouter = LeastLoaded
+        self,
+        groups: Iterable[ServedGroup],
+        *,
+        make_router: MakeRouter = LeastLoaded,
+        make_retention: MakeRetention = Lru,
     ) -> None:
-        """Idle replicas, and a router for each LLM."""
+        """Idle replicas, each with its retention policy, and a router for each LLM."""
+        self._make_retention = make_retention
         self._groups: dict[LlmName, _Group] = {}
         self._replicas: dict[ReplicaName, _Replica] = {}
         self._where: dict[str, _Replica] = {}
@@ -182,7 +188,8 @@ class Fleet:
         if name in self._replicas:
             raise InputError(f"two replicas are named {name}")
         self._groups[llm].among.add(name)
-        self._replicas[name] = _Replica(name, llm, Engine(self._groups[llm].spec))
+        engine = Engine(self._groups[llm].spec, self._make_retention())
+        self._replicas[name] = _Replica(name, llm, engine)
 
     def _expect(self, replica: _Replica) -> None:
         """Note when the replica's next event is."""

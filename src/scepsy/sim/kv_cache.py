@@ -2,30 +2,38 @@
 
 Blocks are counted, not named, unless their content has an id. A block with an id can be shared by
 calls with the same prefix, and stays cached when its last holder leaves, until its room is needed:
-those unused for longest go first, and of one call's blocks the last goes first, as in vLLM.
+a retention policy says which goes first.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
+
+from scepsy.policy.retain import Lru, Retention
+from scepsy.sim.engine_call import EngineCall
 
 
 class KvCache:
     """A fixed number of blocks, each free, private to one call, or cached under an id."""
 
-    def __init__(self, blocks: int, on_evict: Callable[[int], None] | None = None) -> None:
+    def __init__(
+        self,
+        blocks: int,
+        on_evict: Callable[[int], None] | None = None,
+        retention: Retention | None = None,
+    ) -> None:
         """All free.
 
         Args:
             blocks: how many there are.
             on_evict: told of each id that is forgotten.
+            retention: of the cached blocks that nobody holds; LRU, as in vLLM, where it is None.
         """
         self.blocks = blocks
+        self.now_s = 0.0
+        """The instant of what is done to it next."""
         self._on_evict = on_evict
         self._private = 0
         self._holders: dict[int, int] = {}
-        # By the order of eviction. Taking the first of a plain dict would cost more each time, as
-        # it steps over all that were taken before.
-        self._idle: OrderedDict[int, None] = OrderedDict()
+        self._idle: Retention = Lru() if retention is None else retention
 
     @property
     def used_blocks(self) -> int:
@@ -38,30 +46,36 @@ class KvCache:
         return self.blocks - self._private - len(self._holders)
 
     @property
+    def retention(self) -> Retention:
+        """Of the cached blocks that nobody holds."""
+        return self._idle
+
+    @property
     def idle_blocks(self) -> int:
         """Cached blocks that nobody holds."""
         return len(self._idle)
 
-    def hold(self, chain: Sequence[int], blocks: int) -> int | None:
-        """Hold ``blocks`` for a call, as many as possible from the start of its chain of ids.
+    def hold(self, chain: Sequence[int], blocks: int, program: str = "") -> int | None:
+        """Hold ``blocks`` for a program's call, as many as possible from its chain's start.
 
         Returns:
             How many ids of the chain were cached and are now held; the other blocks are private.
             None, with nothing changed, when so many blocks are not available.
         """
         holders, idle = self._holders, self._idle
-        hits = woken = 0
+        hits = 0
+        woken: list[int] = []
         for block in chain:
             if block in idle:
-                woken += 1
+                woken.append(block)
             elif block not in holders:
                 break
             hits += 1
-        if blocks - hits + woken > self.available_blocks:
+        if blocks - hits + len(woken) > self.available_blocks:
             return None
+        idle.scheduled(self.now_s, program)
+        idle.wake(woken)
         for block in chain[:hits]:
-            if block in idle:
-                del idle[block]
             holders[block] = holders.get(block, 0) + 1
         self.take(blocks - hits)
         return hits
@@ -71,7 +85,7 @@ class KvCache:
         assert blocks <= self.available_blocks, "taken more KV blocks than there are"
         self._private += blocks
         for _ in range(len(self._idle) - self.available_blocks):
-            block, _ = self._idle.popitem(last=False)
+            block = self._idle.evict(self.now_s)
             if self._on_evict is not None:
                 self._on_evict(block)
 
@@ -87,22 +101,31 @@ class KvCache:
         self._private -= len(taken)
         return taken
 
-    def release(self, held: Sequence[int], private: int, cacheable: Sequence[int] = ()) -> None:
+    def release(
+        self,
+        held: Sequence[int],
+        private: int,
+        cacheable: Sequence[int] = (),
+        call: EngineCall | None = None,
+    ) -> None:
         """Give back what a call holds.
 
         Args:
             held: ids that the call holds.
             private: blocks without an id that it holds.
             cacheable: ids of some of the private blocks, whose content stays cached.
+            call: the call itself, where that is known.
         """
         self._private -= private
-        for block in reversed(cacheable):
-            if block not in self._holders and block not in self._idle:
-                self._idle[block] = None
+        holders, idle = self._holders, self._idle
+        if call is not None:
+            idle.ended(self.now_s, call.program, call.kind, (*held, *cacheable))
+        unheld = [b for b in reversed(cacheable) if b not in holders and b not in idle]
         for block in reversed(held):
-            left = self._holders[block] - 1
+            left = holders[block] - 1
             if left:
-                self._holders[block] = left
+                holders[block] = left
             else:
-                del self._holders[block]
-                self._idle[block] = None
+                del holders[block]
+                unheld.append(block)
+        idle.keep(unheld)

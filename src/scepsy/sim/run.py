@@ -202,6 +202,8 @@ class Simulation:
             output_tokens=recorded.output_tokens,
             prefix_blocks=prefix_blocks,
             output_blocks=output_blocks,
+            program=f"{execution.number}/{stage.role}",
+            kind=f"{stage.workflow}/{stage.role}",
             priority=self._order(view),
         )
         served = ServedCall(position, stage, prompt_tokens, self.now_s)
