@@ -40,12 +40,12 @@ from scepsy.sim.plan_by_simulation import Effort, plan_by_simulation, trial_of
 from scepsy.sim.rank import Trial, race
 
 GPU, GPUS = "h100", 8
-ROUNDS = (1_000, 4_000, 12_000)
+ROUNDS = (300, 1_200, 4_800, 12_000)
 """Calls that random allocations are tried with."""
-FIRST_KEPT = 0.03
-"""Part of them that goes on after the first round."""
+KEPT = (0.05, 0.01)
+"""Part of them that goes on after the first rounds."""
 LAST_KEPT = 12
-"""After the second."""
+"""After the last but one."""
 JUDGED_CALLS = 12_000
 SEEDS = range(1000, 1008)
 """Arrivals that neither side has seen."""
@@ -154,7 +154,7 @@ def best_random(
 
     several = list(allocations(asked, samples, seed=0))
     near = [_NEAR * _value(ranking, ours, calls) for calls in ROUNDS]
-    kept = (max(LAST_KEPT, round(FIRST_KEPT * samples)), LAST_KEPT)
+    kept = (*(max(LAST_KEPT, round(part * samples)) for part in KEPT), LAST_KEPT)
     ranked = race(ranking, several, rounds=ROUNDS, kept=kept, beyond=near, go_on=count)
     last = [each.allocation for each in ranked[:LAST_KEPT]]
     judged = race(judging, last, rounds=(JUDGED_CALLS,), go_on=count)

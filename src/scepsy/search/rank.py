@@ -9,6 +9,7 @@ from scepsy.predict.pipeline import PREDICTOR
 from scepsy.predict.predictor import predicted_by
 from scepsy.search.find import NoPlan, find_plans
 from scepsy.search.goals import at_rates, largest_rates
+from scepsy.search.limits import Limits
 from scepsy.search.plan import best_plans
 from scepsy.search.problem import Problem, problem, slo_value_s
 
@@ -59,7 +60,8 @@ def contenders(asked: Problem, most: int) -> list[Plan]:
     """Plans of distinct allocations that may turn out to be the best, likely ones first.
 
     Half of them are the best by the search's predictor, which differ little; then the best on
-    whole GPUs, and the best at larger rates, which have more to spare when many calls come at once.
+    whole GPUs, with each other degree of each LLM, and at larger rates, which have more to spare
+    when many calls come at once.
 
     Raises:
         MissingError: a stage has no profile on the cluster's GPU types.
@@ -75,12 +77,13 @@ def contenders(asked: Problem, most: int) -> list[Plan]:
 
 
 def _others(asked: Problem, each: int) -> Iterator[Plan]:
-    request = replace(
-        asked.request,
-        rates=tuple(workflow.rate for workflow in asked.workflows),
-        limits=replace(asked.request.limits, share=False),
-    )
-    yield from _best(problem(request, asked.surfaces), 2 * each)
+    limits = asked.request.limits
+    yield from _best(_limited(asked, replace(limits, share=False)), each)
+    for options in asked.options():
+        for degree in sorted({int(d) for d in options.tensor_parallel}):
+            own = replace(limits.of(options.llm), tensor_parallel=degree)
+            pinned = replace(limits, llms={**limits.llms, options.llm: own})
+            yield from _best(_limited(asked, pinned), 1)
     for factor in _GROWN:
         plans = _best(asked.scaled(factor), each)
         if not plans:
@@ -90,6 +93,11 @@ def _others(asked: Problem, each: int) -> Iterator[Plan]:
         yield largest_rates(asked)
     except InfeasibleError:
         return
+
+
+def _limited(asked: Problem, limits: Limits) -> Problem:
+    rates = tuple(workflow.rate for workflow in asked.workflows)
+    return problem(replace(asked.request, rates=rates, limits=limits), asked.surfaces)
 
 
 def _best(asked: Problem, most: int) -> list[Plan]:

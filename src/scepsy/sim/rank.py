@@ -32,7 +32,7 @@ ROUNDS = (4_000, 12_000, 36_000)
 _KEPT = 1 / 3
 """Part of the candidates that go on to the next round."""
 _LEAST_KEPT = 3
-_LEAST_EXECUTIONS = 8
+_LEAST_EXECUTIONS = 4
 _PATIENCE = 10
 """An allocation on which an execution takes so many times as long as long ones were expected to
 take is thought not to keep up."""
