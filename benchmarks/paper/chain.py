@@ -167,7 +167,8 @@ class _Tester:
 
     def tested(self, point: Point, factor: float) -> Point:
         """The point with the figures of what was chosen; without where none keeps up."""
-        true = self._workload.task(self._setting.gpu, self._chain.gpus, factor)
+        task = self._workload.task(self._setting.gpu, self._chain.gpus, factor)
+        true = self._variant.true(task)
         told = self._variant.told(true)
         found = candidates(self._chain.system, told)
         best = self._tuned(found, factor)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import ParamSpec, TypeVar
 from benchmarks.paper.chain import Chain, Point, read_points, run_chain
 from benchmarks.paper.settings import PUBLIC, SETTINGS, WORKLOADS, Part, Setting
 from benchmarks.paper.systems import OUR_VARIANTS, OURS
-from benchmarks.paper.variants import VARIANTS, WRONG
+from benchmarks.paper.variants import SHARING, VARIANTS, WRONG
 from benchmarks.paper.workloads import (
     PARTS,
     Files,
@@ -29,6 +30,7 @@ from scepsy.sim.baselines.registry import BASELINES
 Tell = Callable[[str], None]
 _LARGE_WORKLOADS = ("rag_rerank",)
 _LARGE_SYSTEMS = (OURS, "published", "independent", "even")
+_SHARING_SYSTEMS = (OURS, "published")
 _DRIFT_SYSTEMS = (OURS, "published", "user-given")
 _SIDE_WORKLOADS = ("beam_search", "rag_rerank", "chatdev")
 
@@ -85,6 +87,14 @@ def _main(setting: Setting, names: list[str]) -> Iterator[Chain]:
                 )
 
 
+def _sharing(setting: Setting, names: list[str]) -> Iterator[Chain]:
+    for gpus in setting.clusters:
+        for name in names:
+            for system in _SHARING_SYSTEMS if name in _SIDE_WORKLOADS and gpus <= _SMALL else ():
+                if system in systems(setting):
+                    yield replace(_side(setting, Part.SHARING, name, system, SHARING), gpus=gpus)
+
+
 def _ablation(setting: Setting, names: list[str]) -> Iterator[Chain]:
     for name in names:
         for system in OUR_VARIANTS if name in _SIDE_WORKLOADS else ():
@@ -126,6 +136,7 @@ def _large(setting: Setting, names: list[str]) -> Iterator[Chain]:
 
 _CHAINS = {
     Part.MAIN: _main,
+    Part.SHARING: _sharing,
     Part.ABLATION: _ablation,
     Part.WRONG: _wrong,
     Part.DRIFT: _drift,

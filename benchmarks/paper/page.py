@@ -41,7 +41,7 @@ def sections(setting: Setting, files: Files, points: Sequence[Point]) -> Mapping
     }
     if side:
         found["ablation"] = tables.ablation(side)
-    for name, part in (("wrong", Part.WRONG), ("drift", Part.DRIFT)):
+    for name, part in (("sharing", Part.SHARING), ("wrong", Part.WRONG), ("drift", Part.DRIFT)):
         if any(point.part == part for point in points):
             found[name] = tables.variants(points, part, main)
     if large := fields(points, Part.LARGE):

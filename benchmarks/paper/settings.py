@@ -10,6 +10,8 @@ class Part(StrEnum):
 
     MAIN = "main"
     """Every system at every rate."""
+    SHARING = "sharing"
+    """Systems that share GPUs, if that cost nothing beyond the share."""
     ABLATION = "ablation"
     """Ours without one of its parts."""
     WRONG = "wrong"

@@ -1,6 +1,6 @@
 """How what systems are told differs from what comes: wrong profiles, executions that drift."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from benchmarks.paper.workloads import Workload
@@ -8,8 +8,9 @@ from scepsy.model.cluster import GpuTypeName
 from scepsy.model.plan import WorkflowRate
 from scepsy.model.workflow import LlmName, WorkflowName
 from scepsy.profiles.curve import ProfileCurve, ProfileSet
+from scepsy.profiles.gpu_fraction import CO_RUN_PENALTY
 from scepsy.profiles.step_time import EngineSpec, StepTimes
-from scepsy.sim.baselines.base import SpecOf, Task
+from scepsy.sim.baselines.base import Task
 from scepsy.sim.script import Script
 
 LONG_PART = 0.5
@@ -58,6 +59,14 @@ class Variant:
     """Only the longer half of the executions come."""
     is_known: bool = False
     """Systems are told the rates that come: they plan anew."""
+    shared_steps: float = 1.0
+    """On the times of steps on part of a GPU, as planned for and as evaluated."""
+
+    def true(self, task: Task) -> Task:
+        """What systems are evaluated on."""
+        if self.shared_steps == 1:
+            return task
+        return _slowed(task, lambda _, fraction: self.shared_steps if fraction < 1 else 1.0)
 
     def told(self, task: Task) -> Task:
         """What systems are given."""
@@ -65,10 +74,7 @@ class Variant:
         if not self.wrong:
             return task
         slower = self._slower(task)
-        curves = tuple(_slower_curve(c, slower[c.key.stage.llm]) for c in task.profiles.curves)
-        return replace(
-            task, profiles=ProfileSet(curves), spec_of=_slower_spec_of(task.spec_of, slower)
-        )
+        return _slowed(task, lambda llm, _: slower[llm])
 
     def rates(self, rates: Sequence[WorkflowRate]) -> tuple[WorkflowRate, ...]:
         """What comes."""
@@ -109,16 +115,24 @@ def _slower_curve(curve: ProfileCurve, factor: float) -> ProfileCurve:
     return replace(curve, capacity_per_s=curve.capacity_per_s / factor, points=tuple(points))
 
 
-def _slower_spec_of(right: SpecOf, slower: Mapping[LlmName, float]) -> SpecOf:
+def _slowed(task: Task, by: Callable[[LlmName, float], float]) -> Task:
+    """The task with steps that take so many times as long, by LLM and GPU fraction."""
+    right = task.spec_of
+
     def spec_of(
         llm: LlmName, gpu_type: GpuTypeName, tensor_parallel: int, gpu_fraction: float
     ) -> EngineSpec:
         spec = right(llm, gpu_type, tensor_parallel, gpu_fraction)
-        return replace(spec, times=SlowerSteps(spec.times, slower[llm]))
+        return replace(spec, times=SlowerSteps(spec.times, by(llm, gpu_fraction)))
 
-    return spec_of
+    curves = (
+        _slower_curve(curve, by(curve.key.stage.llm, curve.key.gpu_fraction))
+        for curve in task.profiles.curves
+    )
+    return replace(task, profiles=ProfileSet(tuple(curves)), spec_of=spec_of)
 
 
+SHARING = "no co-run penalty"
 _MORE_BEAM_SEARCH = {WorkflowName("beam_search"): 1.3, WorkflowName("rag_rerank"): 0.7}
 _MORE_RAG = {WorkflowName("beam_search"): 0.7, WorkflowName("rag_rerank"): 1.3}
 VARIANTS: Mapping[str, Variant] = {
@@ -128,6 +142,7 @@ VARIANTS: Mapping[str, Variant] = {
     "+20 % +20 % -20 %": Variant(wrong=(1.2, 1.2, 0.8)),
     "-20 % -20 % +20 %": Variant(wrong=(0.8, 0.8, 1.2)),
     "longer executions": Variant(long_only=True),
+    SHARING: Variant(shared_steps=1 / CO_RUN_PENALTY),
     "more beam search": Variant(growth=_MORE_BEAM_SEARCH),
     "more beam search, planned anew": Variant(growth=_MORE_BEAM_SEARCH, is_known=True),
     "more RAG": Variant(growth=_MORE_RAG),
