@@ -9,7 +9,7 @@ from pathlib import Path
 from time import perf_counter
 
 FOLDER = Path(__file__).parent
-MACHINERY = {"__init__", "__main__", "host", "process", "search_results"}
+MACHINERY = {"__init__", "__main__", "host", "process", "retention_replay", "search_results"}
 
 
 def names() -> list[str]:

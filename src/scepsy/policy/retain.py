@@ -40,6 +40,10 @@ class Retention(Protocol):
         """
         ...
 
+    def over(self, now_s: float, program: str) -> None:
+        """A program is known to call no more, where somebody says so."""
+        ...
+
     def keep(self, blocks: Sequence[int]) -> None:
         """Nobody holds these cached blocks any more. Of a chain, the last comes first."""
         ...
@@ -82,6 +86,9 @@ class Lru(OrderedDict[int, None]):
 
     def ended(self, now_s: float, program: str, kind: str, chain: Sequence[int]) -> None:
         """Whose blocks they are does not matter."""
+
+    def over(self, now_s: float, program: str) -> None:
+        """Nor whether they come back."""
 
     def keep(self, blocks: Sequence[int]) -> None:
         """They were used last."""

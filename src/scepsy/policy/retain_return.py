@@ -34,6 +34,10 @@ class ReturnTimes(Protocol):
         """It has come."""
         ...
 
+    def over(self, now_s: float, program: str) -> None:
+        """It is known that it will not come."""
+        ...
+
 
 def density(returns: ReturnTime, now_s: float, queue_s: float = 0.0) -> float:
     """Chance of use per second held, if held for as long as that pays most (1/s).
@@ -125,6 +129,10 @@ class EmpiricalReturns:
         for each in _with_parents(self._kind_of[program]):
             each.returned[age] += 1
             each.unseen += 1
+        self._stop_waiting(program)
+
+    def over(self, now_s: float, program: str) -> None:
+        """It is known that it will not come: that wait tells nothing of others."""
         self._stop_waiting(program)
 
     def _kind(self, name: str) -> _Kind:

@@ -117,6 +117,9 @@ class WaLruTtl(dict[int, _Program]):
         found.expires_s = now_s + ttl_s
         self._last = found
 
+    def over(self, now_s: float, program: str) -> None:
+        """As published, only its time to live ends it."""
+
     def keep(self, blocks: Sequence[int]) -> None:
         """They are the last caller's."""
         for block in blocks:

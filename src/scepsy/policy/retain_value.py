@@ -137,6 +137,15 @@ class ByValue(dict[int, _Group]):
             found.since_s, found.returns = now_s, self._returns.ended(now_s, program, kind)
             self._look(now_s, found, 0)
 
+    def over(self, now_s: float, program: str) -> None:
+        """What only it would use is worth nothing."""
+        found = self._programs.pop(program, None)
+        if found is not None:
+            found.turn += 1
+            for group in tuple(found.groups):
+                self._leave(group, found)
+        self._returns.over(now_s, program)
+
     def keep(self, blocks: Sequence[int]) -> None:
         """They take their place in their groups."""
         grown: set[_Group] = set()

@@ -32,6 +32,9 @@ class PrefixLru(dict[int, None]):
             if user.setdefault(block, program) != program:
                 user[block] = None
 
+    def over(self, now_s: float, program: str) -> None:
+        """Who comes back does not matter."""
+
     def keep(self, blocks: Sequence[int]) -> None:
         """They were used last."""
         for block in blocks:
@@ -124,6 +127,9 @@ class Belady(dict[int, int]):
 
     def ended(self, now_s: float, program: str, kind: str, chain: Sequence[int]) -> None:
         """Whose blocks they are does not matter."""
+
+    def over(self, now_s: float, program: str) -> None:
+        """It was known before."""
 
     def keep(self, blocks: Sequence[int]) -> None:
         """Ask for the next uses; blocks in a row that have the same one go together."""
