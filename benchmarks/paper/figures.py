@@ -13,6 +13,7 @@ from benchmarks.paper.systems import OURS
 
 # Okabe and Ito's palette, told apart under all common colour blindness; ours is black.
 _PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
+PEAKS = "peaks.svg"
 _MARKERS = "osD^vPX"
 _STYLE: Any = {
     "svg.fonttype": "none",
@@ -101,7 +102,7 @@ def pictures(fields: Mapping[tuple[str, int], Field]) -> Mapping[str, str]:
         for workload, of_gpus in by_workload.items()
     }
     if fields:
-        found["peaks.svg"] = peak_bars(fields, systems, SLO_FACTORS[0])
+        found[PEAKS] = peak_bars(fields, systems, SLO_FACTORS[0])
     return found
 
 

@@ -7,17 +7,19 @@ from pathlib import Path
 
 from benchmarks.paper import tables
 from benchmarks.paper.chain import Point
-from benchmarks.paper.figures import pictures
+from benchmarks.paper.figures import PEAKS, pictures
 from benchmarks.paper.measure import quantile
-from benchmarks.paper.results import SLO_FACTORS, Field, fields
+from benchmarks.paper.results import SLO_FACTORS, fields
 from benchmarks.paper.settings import WORKLOADS, Part, Setting
 from benchmarks.paper.systems import OURS
+from benchmarks.paper.tables import Fields
 from benchmarks.paper.workloads import PARTS, Files
 from scepsy.model.execution import Execution
 from scepsy.traces.store import SqliteTraceStore
 
 DOCS = Path(__file__).parents[2] / "docs" / "reference"
 PAGE, FIGURES = "evaluation.md", "evaluation"
+_NOT_YET = "Not in these results."
 _MARK = "<!-- {name}: written by `make paper` -->"
 _END = "<!-- {name}: end -->"
 
@@ -39,18 +41,24 @@ def sections(setting: Setting, files: Files, points: Sequence[Point]) -> Mapping
             f"(within 1 %) in {no_slower}.\n\n{tables.beaten(main)}"
         ),
     }
-    if side:
-        found["ablation"] = tables.ablation(side)
+    found["figures"] = _figures(main)
+    found["ablation"] = tables.ablation(side) if side else _NOT_YET
     for name, part in (("sharing", Part.SHARING), ("wrong", Part.WRONG), ("drift", Part.DRIFT)):
-        if any(point.part == part for point in points):
-            found[name] = tables.variants(points, part, main)
-    if large := fields(points, Part.LARGE):
-        found["large"] = tables.latencies(large)
+        there = any(point.part == part for point in points)
+        found[name] = tables.variants(points, part, main) if there else _NOT_YET
+    large = fields(points, Part.LARGE)
+    found["large"] = tables.latencies(large) if large else _NOT_YET
     found["chosen"] = _chosen(points)
     return found
 
 
-def _side(points: Sequence[Point]) -> Mapping[tuple[str, int], Field]:
+def _figures(main: Fields) -> str:
+    """The figures of latency against throughput."""
+    names = [name for name in pictures(main) if name != PEAKS]
+    return "\n".join(f"![{Path(name).stem}]({FIGURES}/{name})" for name in names)
+
+
+def _side(points: Sequence[Point]) -> Fields:
     """Ours without a part, beside ours as in the main part, at the rates of the former."""
     without = [point for point in points if point.part == Part.ABLATION]
     at = {(point.workload, point.gpus, point.load) for point in without}

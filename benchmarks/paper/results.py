@@ -54,6 +54,10 @@ class Field:
         point = self.point(system, load)
         return point.runs if point is not None and point.keeps_up else ()
 
+    def lost(self, system: str, load: float) -> bool:
+        """Whether a system was evaluated at a rate and does not keep up."""
+        return self.point(system, load) is not None and not self.runs(system, load)
+
     def curve(self, system: str) -> Iterator[tuple[float, Mean]]:
         """Rate and mean latency (of the first workflow), as far as it keeps up."""
         for load, point in self._points.get(system, {}).items():

@@ -51,6 +51,8 @@ def latencies(fields: Fields) -> str:
     rows = []
     for (workload, gpus), field in fields.items():
         for load in field.loads:
+            if field.point(OURS, load) is None:
+                continue
             runs = field.runs(OURS, load)
             own = mean_of([run.latencies[0].mean_s for run in runs]) if runs else None
             ratios = {name: field.slower(name, load) for name in others}
@@ -113,7 +115,7 @@ def _beaten(fields: Fields) -> Iterator[Sequence[str]]:
                 ratio = field.slower(name, load)
                 if ratio is not None and ratio.value < 1 - _NOISE:
                     yield [*where, f"{load:.0%}", name, ratio_text(ratio)]
-                elif field.runs(name, load) and not field.runs(OURS, load):
+                elif field.runs(name, load) and field.lost(OURS, load):
                     yield [*where, f"{load:.0%}", name, "ours does not keep up"]
 
 
@@ -151,7 +153,7 @@ def _kept_up(field: Field, name: str, load: float) -> str:
     ratio = field.slower(name, load)
     if ratio is not None:
         return ratio_text(ratio)
-    return "does not keep up" if field.runs(OURS, load) else "-"
+    return "does not keep up" if field.lost(name, load) else "-"
 
 
 def variants(points: Sequence[Point], part: Part, baseline: Mapping[tuple[str, int], Field]) -> str:
