@@ -1,0 +1,1 @@
+"""Gaps between calls of recorded sessions, and forecasts of them that are compared."""
