@@ -18,6 +18,7 @@ from scepsy.policy.program import NO_TOOL, Hints, Program, TenantName, ToolName
 
 PRIOR = heavy_tail(GAP_GRID, 10.0)
 SLACK = 1e-9
+quick = settings(max_examples=60, deadline=None)
 
 waits = st.floats(0, 1e6) | st.floats(0, 100) | st.sampled_from([0.0, 1.0, 10.0, 1e5])
 lefts = st.tuples(waits, st.sampled_from(How), st.sampled_from([1.0, 1.0, -1.0]))
@@ -35,6 +36,7 @@ def counted(history: list[tuple[float, How, float]], levels: int = 2) -> Counts:
 
 
 @given(histories, st.lists(waits, min_size=2, max_size=6), waits, st.floats(0.1, 10))
+@quick
 def test_what_is_forecast_is_a_distribution(
     history: list[tuple[float, How, float]], times: list[float], waited: float, scale: float
 ) -> None:
@@ -54,6 +56,7 @@ def test_what_is_forecast_is_a_distribution(
 
 
 @given(histories, waits, st.floats(0.01, 0.99))
+@quick
 def test_a_quantile_is_where_the_probability_is_reached(
     history: list[tuple[float, How, float]], waited: float, probability: float
 ) -> None:
@@ -67,6 +70,7 @@ def test_a_quantile_is_where_the_probability_is_reached(
 
 
 @given(histories)
+@quick
 def test_all_that_does_not_end_returns_or_goes_on(
     history: list[tuple[float, How, float]],
 ) -> None:
@@ -247,6 +251,7 @@ def test_an_announced_tool_is_believed_as_far_as_it_tells() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xyz")), max_size=60))
+@quick
 def test_probabilities_of_what_comes_next_add_up_to_at_most_one(
     seen: list[tuple[str, str]],
 ) -> None:
@@ -261,6 +266,7 @@ def test_probabilities_of_what_comes_next_add_up_to_at_most_one(
 
 
 @given(st.lists(st.tuples(*[st.sampled_from("abcdef")] * 3), max_size=80), st.integers(1, 12))
+@quick
 def test_nodes_are_bounded_and_none_outlives_those_above(
     keys: list[tuple[str, str, str]], most: int
 ) -> None:
@@ -275,6 +281,7 @@ def test_nodes_are_bounded_and_none_outlives_those_above(
 
 
 @given(st.floats(0.001, 1e3), st.floats(1e4, 1e6), st.integers(1, 16), waits)
+@quick
 def test_a_value_is_in_its_bin(first: float, last: float, per_decade: int, value: float) -> None:
     grid = Grid.log(first, last, per_decade=per_decade)
     i = grid.bin(value)

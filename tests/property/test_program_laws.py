@@ -1,6 +1,6 @@
 """Whatever happens to executions, their calls are conserved and their table keeps its bounds."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scepsy.model.execution import ExecutionId
@@ -18,6 +18,7 @@ from scepsy.policy.program import (
 )
 from scepsy.policy.program_table import CallArrived, CallEnded, Limits, Programs
 
+quick = settings(max_examples=60, deadline=None)
 EVENTS = st.sampled_from(list(Event))
 STAGES = [
     Stage(WorkflowName(workflow), LlmName(llm), Role(role))
@@ -88,6 +89,7 @@ def other(programs: Programs, kind: str, execution: ExecutionId, now_s: float) -
 
 
 @given(st.lists(EVENTS, max_size=40))
+@quick
 def test_an_execution_follows_its_table_and_conserves_its_calls(events: list[Event]) -> None:
     program = Program(
         execution=ExecutionId("e"), tenant=TenantName("t"), workflow=WorkflowName("w"), start_s=0.0
@@ -115,10 +117,10 @@ def test_an_execution_follows_its_table_and_conserves_its_calls(events: list[Eve
 
 
 @given(happenings(), st.integers(1, 4))
+@quick
 def test_the_table_keeps_its_bounds_and_knows_who_is_in_a_gap(
     happened: list[tuple[str, str, float, int, Hints | None]], most: int
 ) -> None:
-    programs = Programs(Learned(), Limits(programs=most, gap_s=100.0))
     for length in range(1, len(happened) + 1, 7):
         programs = Programs(Learned(), Limits(programs=most, gap_s=100.0))
         play(programs, happened[:length])
@@ -128,6 +130,7 @@ def test_the_table_keeps_its_bounds_and_knows_who_is_in_a_gap(
 
 
 @given(happenings())
+@quick
 def test_the_same_events_give_the_same_forecasts(
     happened: list[tuple[str, str, float, int, Hints | None]],
 ) -> None:
@@ -141,6 +144,7 @@ def test_the_same_events_give_the_same_forecasts(
 
 
 @given(happenings())
+@quick
 def test_silence_ends_every_execution_without_a_call(
     happened: list[tuple[str, str, float, int, Hints | None]],
 ) -> None:
