@@ -77,7 +77,7 @@ def recompute_cost(spec: EngineSpec) -> RecomputeCost:
     return RecomputeCost(near_s * size / tokens, (far_s - near_s) * size / tokens * size / far)
 
 
-def sessions(path: Path) -> list[list[Program]]:
+def sessions(path: Path, coarse: int = COARSE) -> list[list[Program]]:
     """Agents of each session, cut where they stay away or outgrow the context."""
     parse = claude_code.FORMAT.parser(Naming())
     found: list[list[Program]] = []
@@ -87,7 +87,7 @@ def sessions(path: Path) -> list[list[Program]]:
             agents: dict[str, list[Call]] = {}
             for call in parse(line):
                 agents.setdefault(call.id.rpartition("/")[0], []).append(call)
-            found.append([p for calls in agents.values() for p in _pieces(calls, stops)])
+            found.append([p for calls in agents.values() for p in _pieces(calls, stops, coarse)])
     seen = Counter(
         block
         for programs in found
@@ -114,7 +114,7 @@ def _stops(session: dict[str, Any]) -> dict[str, str]:
     return stops
 
 
-def _pieces(calls: Sequence[Call], stops: dict[str, str]) -> Iterator[Program]:
+def _pieces(calls: Sequence[Call], stops: dict[str, str], coarse: int) -> Iterator[Program]:
     turns: list[Turn] = []
     before: Call | None = None
     name = calls[0].id
@@ -134,12 +134,13 @@ def _pieces(calls: Sequence[Call], stops: dict[str, str]) -> Iterator[Program]:
             yield from piece()
         if not turns:
             name = call.id
-        tokens = COARSE * call.block_tokens
+        tokens = coarse * call.block_tokens
         blocks = -(-(call.prompt_tokens + call.output_tokens) // tokens)
-        last = COARSE - 1  # of each run of blocks, the last tells which they all are
-        chain = call.prefix_blocks[last : call.prompt_tokens // call.block_tokens : COARSE]
+        last = coarse - 1  # of each run of blocks, the last tells which they all are
+        chain = call.prefix_blocks[last : call.prompt_tokens // call.block_tokens : coarse]
         kind = stops[call.id.partition("/")[2]]
-        turns.append(Turn(gap_s, call.end_s - call.start_s, chain, blocks, kind))
+        held_s = call.end_s - call.start_s
+        turns.append(Turn(gap_s, held_s, chain, blocks, kind, call.output_tokens))
     yield from piece()
 
 

@@ -33,6 +33,7 @@ class Turn:
     """That it holds, its answer's included."""
     kind: str
     """Why it stopped."""
+    output_tokens: int = 0
 
     def copy(self, number: int, shared: int) -> "Turn":
         """The same with other ids, but for the first ``shared`` blocks."""
