@@ -87,10 +87,10 @@ class Field:
     def peak(self, system: str, slo_factor: float) -> Peak | None:
         """The largest rate within the SLO; between rates, 1 / p95 is taken to be linear.
 
-        None where the system was not evaluated, or no system kept up at the lowest rate.
+        None where the system was not evaluated at all rates, or none kept up at the lowest.
         """
         points = list(self._points.get(system, {}).values())
-        if not points or not self.least_p95_s:
+        if not self.least_p95_s or [point.load for point in points] != self.loads:
             return None
         seeds = max(len(point.runs) for point in points)
         if not seeds:

@@ -39,6 +39,8 @@ def peaks(fields: Fields, slo_factor: float = SLO_FACTORS[0]) -> str:
     rows = []
     for (workload, gpus), field in fields.items():
         own = field.peak(OURS, slo_factor)
+        if own is None:
+            continue
         cells = (gain(own, field.peak(name, slo_factor)) for name in others)
         rows.append([WORKLOADS[workload].title, str(gpus), peak_text(own), *cells])
     return table(header, rows)
@@ -198,11 +200,14 @@ def peak_text(peak: Peak | None) -> str:
 
 
 def gain(ours: Peak | None, other: Peak | None) -> str:
-    """Our peak over another's."""
+    """Our peak over another's; a bound where one of them lies outside the rates looked at."""
     if ours is None or other is None or ours.is_bound:
         return "-"
+    if ours.is_reached and other.is_reached:
+        return "both above"
     ratio = ours.rate_per_s.value / other.rate_per_s.value
-    return f"{'> ' if other.is_bound else ''}{ratio:.2f}x"
+    mark = "> " if ours.is_reached or other.is_bound else "< " if other.is_reached else ""
+    return f"{mark}{ratio:.2f}x"
 
 
 def seconds(mean: Mean | None) -> str:

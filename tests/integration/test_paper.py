@@ -131,11 +131,16 @@ def test_the_peak_lies_where_p95_crosses_the_slo() -> None:
             a_point("ours", 0.9, INF, INF),
             a_point("slow", 0.1, 4.0, 4.0),
             a_point("slow", 0.5),
+            a_point("slow", 0.9),
             a_point("none", 0.1),
+            a_point("none", 0.5),
+            a_point("none", 0.9),
+            a_point("half done", 0.1, 1.0, 1.0),
         ]
     )
 
     ours, slow, none = (field.peak(name, 3.0) for name in ("ours", "slow", "none"))
+    assert field.peak("half done", 3.0) is None
 
     assert ours is not None
     assert ours.rate_per_s.value == pytest.approx(5 + (1.5 - 1) / 1.5 * 4)
