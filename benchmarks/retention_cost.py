@@ -13,7 +13,7 @@ from benchmarks.host import report
 from scepsy.policy.retain_value import ByValue
 
 PROGRAMS, OWN_BLOCKS, SHARED_BLOCKS = 10_000, 50, 16
-KEPT_BLOCKS, CALLS, SEED = 250_000, 20_000, 5
+KEPT_BLOCKS, CALLS, SEED = 250_000, 5_000, 5
 
 
 def quantile_us(sorted_ns: list[int], share: float) -> float:

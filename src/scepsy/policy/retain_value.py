@@ -27,6 +27,9 @@ used before those of any call that has not come yet, and those of the first in t
 _ASSUMED_QUEUE_S, _LEAST_QUEUE_S, _QUEUE_WEIGHT = 1.0, 0.1, 0.05
 """Wait in the engine's queue before any was seen, the least that is told apart, and how much each
 one moves the mean."""
+_LOOKS = 4
+"""Programs whose value is looked at again before a choice, at most: what a choice costs is bounded,
+and where more are due than choices are made, some values are older than they should be."""
 _LEAST_HEAP, _STALE = 64, 4
 """The heap is rid of outdated entries when it has four times as many as hold."""
 
@@ -168,7 +171,9 @@ class ByValue(dict[int, _Group]):
     def evict(self, now_s: float) -> int:
         """The last block of the group that is worth least now."""
         timers = self._timers
-        while timers and timers[0][0] <= now_s:
+        for _ in range(_LOOKS):
+            if not timers or timers[0][0] > now_s:
+                break
             _, _, turn, age, program = heappop(timers)
             if turn == program.turn:
                 self._look(now_s, program, age + 1)
