@@ -7,7 +7,6 @@ calls in flight on a replica that is lost begin anew on another.
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
 from typing import Protocol
 
 from scepsy.errors import InputError, UnknownNameError
@@ -17,6 +16,7 @@ from scepsy.policy.replicas import ReplicaSet
 from scepsy.policy.retain import Lru, MakeRetention
 from scepsy.policy.route import CallView, LeastLoaded, MakeRouter, Router
 from scepsy.profiles.step_time import EngineSpec
+from scepsy.sim.agenda import Agenda
 from scepsy.sim.engine import Engine, EngineCall, EngineEvent, Finished
 
 
@@ -60,8 +60,6 @@ class _Replica:
     name: ReplicaName
     llm: LlmName
     engine: Engine
-    version: int = 0
-    """Counts its entries in the heap; only the last one holds."""
     inflight: dict[str, tuple[CallView, EngineCall]] = field(default_factory=dict)
 
 
@@ -90,8 +88,7 @@ class Fleet:
         self._replicas: dict[ReplicaName, _Replica] = {}
         self._where: dict[str, _Replica] = {}
         self._ended: list[str] = []
-        self._events: list[tuple[float, int, int, _Replica]] = []  # a heap
-        self._serial = 0
+        self._agenda: Agenda[_Replica] = Agenda()
         for group in groups:
             if group.llm in self._groups:
                 raise InputError(f"{group.llm} has two groups of replicas")
@@ -137,13 +134,7 @@ class Fleet:
 
     def next_event_s(self) -> float:
         """An instant (s) before which nothing observable happens; infinite when all are idle."""
-        events = self._events
-        while events:
-            at_s, _, version, replica = events[0]
-            if version == replica.version:
-                return at_s
-            heappop(events)
-        return float("inf")
+        return self._agenda.next_s
 
     def advance(self, now_s: float) -> list[EngineEvent]:
         """Run up to and including ``now_s``; give what happened since, by replica, then by time."""
@@ -152,7 +143,7 @@ class Fleet:
         self._ended.clear()
         found: list[EngineEvent] = []
         while self.next_event_s() <= now_s:
-            replica = heappop(self._events)[3]
+            replica = self._agenda.take()
             for event in replica.engine.advance(now_s):
                 found.append(event)
                 if isinstance(event, Finished):
@@ -168,7 +159,7 @@ class Fleet:
         Nothing may be left to collect up to ``now_s``.
         """
         replica = self._replicas.pop(name)
-        replica.version += 1
+        self._agenda.leave(name)
         group = self._groups[replica.llm]
         group.among.remove(name)
         group.router.lost(name)
@@ -192,9 +183,4 @@ class Fleet:
         self._replicas[name] = _Replica(name, llm, engine)
 
     def _expect(self, replica: _Replica) -> None:
-        """Note when the replica's next event is."""
-        replica.version += 1
-        at_s = replica.engine.next_event_s()
-        if at_s < float("inf"):
-            self._serial += 1
-            heappush(self._events, (at_s, self._serial, replica.version, replica))
+        self._agenda.announce(replica.name, replica, replica.engine.next_event_s())

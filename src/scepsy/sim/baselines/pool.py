@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from heapq import heappop, heappush
-from itertools import count
 
 from scepsy.errors import UnknownNameError
 from scepsy.model.execution import ReplicaName
 from scepsy.model.workflow import LlmName
 from scepsy.policy.route import CallView
+from scepsy.sim.agenda import Agenda
 from scepsy.sim.baselines.pooled_instance import PooledInstance, PooledSpec
 from scepsy.sim.engine import EngineCall, EngineEvent, Finished, FirstToken, Preempted
 from scepsy.sim.fleet import Serving
@@ -20,8 +20,6 @@ class _Member:
     def __init__(self, name: ReplicaName, spec: PooledSpec) -> None:
         self.name = name
         self.instance = PooledInstance(spec)
-        self.version = 0
-        """Counts its entries in the heap; only the last one holds."""
         self.costs_s: dict[LlmName, float] = {}
         """Of a call of an LLM, since something last happened."""
 
@@ -44,8 +42,7 @@ class Pool:
                 self._of_llm.setdefault(model.llm, []).append(member)
         self._where: dict[str, _Member] = {}
         self._ended: list[str] = []
-        self._events: list[tuple[float, int, int, _Member]] = []  # a heap
-        self._serial = count()
+        self._agenda: Agenda[_Member] = Agenda()
 
     @property
     def switches(self) -> int:
@@ -73,13 +70,7 @@ class Pool:
 
     def next_event_s(self) -> float:
         """An instant (s) before which nothing observable happens; infinite when all are idle."""
-        events = self._events
-        while events:
-            at_s, _, version, member = events[0]
-            if version == member.version:
-                return at_s
-            heappop(events)
-        return _INF
+        return self._agenda.next_s
 
     def advance(self, now_s: float) -> list[EngineEvent]:
         """Run up to and including ``now_s``; give what happened since."""
@@ -88,7 +79,7 @@ class Pool:
         self._ended.clear()
         found: list[EngineEvent] = []
         while self.next_event_s() <= now_s:
-            member = heappop(self._events)[3]
+            member = self._agenda.take()
             events = member.instance.advance(now_s)
             self._ended += [event.call_id for event in events if isinstance(event, Finished)]
             found += events
@@ -101,11 +92,8 @@ class Pool:
 
     def _expect(self, member: _Member) -> None:
         """Note when the instance's next event is."""
-        member.version += 1
         member.costs_s.clear()
-        at_s = member.instance.next_event_s()
-        if at_s < _INF:
-            heappush(self._events, (at_s, next(self._serial), member.version, member))
+        self._agenda.announce(member.name, member, member.instance.next_event_s())
 
 
 class PrefillApart:
