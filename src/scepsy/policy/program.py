@@ -15,6 +15,7 @@ from scepsy.model.execution import ExecutionId
 from scepsy.model.workflow import LlmName, Stage, WorkflowName
 
 TenantName = NewType("TenantName", str)
+NO_TENANT = TenantName("")
 ToolName = NewType("ToolName", str)
 """What an answer asks for next: a tool's name, or one of the two below."""
 NO_TOOL = ToolName("")

@@ -16,6 +16,7 @@ from scepsy.policy.learned import Learned
 from scepsy.policy.learned_counts import How
 from scepsy.policy.program import (
     DROPPED,
+    NO_TENANT,
     NO_TOOL,
     Event,
     Hints,
@@ -25,8 +26,6 @@ from scepsy.policy.program import (
     TenantName,
     ToolName,
 )
-
-NO_TENANT = TenantName("")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

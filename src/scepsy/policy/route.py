@@ -13,6 +13,7 @@ from scepsy.errors import UnknownNameError
 from scepsy.model.execution import ExecutionId, ReplicaName
 from scepsy.model.workflow import Role, WorkflowName
 from scepsy.policy.prefix_index import BLOCKS_PER_REPLICA, PrefixIndex
+from scepsy.policy.program import NO_HINTS, NO_TENANT, Hints, TenantName
 from scepsy.policy.replicas import NoReplicaLeft, ReplicaSet
 
 DEFAULT_POLICY = "least-loaded"
@@ -33,6 +34,10 @@ class CallView:
     """When its execution did."""
     step: int = 0
     """Calls of its execution that came before it."""
+    id: str = ""
+    """Tells it from others that are in flight, where that is asked for."""
+    tenant: TenantName = NO_TENANT
+    hints: Hints = NO_HINTS
 
 
 class Router(Protocol):

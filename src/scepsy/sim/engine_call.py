@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from scepsy.errors import InputError
+from scepsy.policy.program import NO_TOOL, ToolName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,8 @@ class EngineCall:
     """Whose next call extends this one, e.g. an agent of an execution; may be empty."""
     kind: str = ""
     """What the wait for its next call depends on, as far as it is known when this one ends."""
+    tool: ToolName = NO_TOOL
+    """What its answer asks for: known when it has ended."""
     priority: float = 0.0
     """Of the calls that wait, the least goes first; of equal ones, the first to come."""
 

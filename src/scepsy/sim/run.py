@@ -4,7 +4,7 @@ A call goes to its LLM when the calls that it waits for have ended and the recor
 and in the program has passed: the next call never starts before the last end plus the gap.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from itertools import count
@@ -12,6 +12,7 @@ from itertools import count
 from scepsy.model.execution import ExecutionId, ReplicaName
 from scepsy.model.workflow import LlmName, Stage, WorkflowName
 from scepsy.policy.order import OrderPolicy, first_come
+from scepsy.policy.program import NO_TOOL
 from scepsy.policy.route import CallView
 from scepsy.profiles.workload import SegmentRun
 from scepsy.sim.arrivals import ArrivalSource
@@ -106,7 +107,12 @@ class Simulation:
     """Executions from a source through what serves them. Iterate ``run`` for as long as needed."""
 
     def __init__(
-        self, source: ArrivalSource, serving: Serving, *, order: OrderPolicy = first_come
+        self,
+        source: ArrivalSource,
+        serving: Serving,
+        *,
+        order: OrderPolicy = first_come,
+        on_over: Callable[[float, ExecutionId], None] | None = None,
     ) -> None:
         """Nothing has arrived, and what serves is idle at time 0.
 
@@ -114,6 +120,7 @@ class Simulation:
             source: gives the executions.
             serving: takes their calls.
             order: which of the calls that wait in an engine comes first.
+            on_over: told when the last call of an execution has ended, by whoever should know.
         """
         self.now_s = 0.0
         self.executions = 0
@@ -121,6 +128,7 @@ class Simulation:
         self._source = source
         self._serving = serving
         self._order = order
+        self._on_over = on_over
         self._serial = count()
         self._starts: list[tuple[float, int, ServedExecution, int]] = []  # a heap
         self._inflight: dict[str, tuple[ServedExecution, ServedCall]] = {}
@@ -145,6 +153,8 @@ class Simulation:
             if over is not None:
                 ended.append(over)
                 self._source.ended(now_s + over.script.tail_s)
+                if self._on_over is not None:
+                    self._on_over(now_s, ExecutionId(str(over.number)))
         while self._source.next_s <= now_s:
             arrival = self._source.take()
             execution = ServedExecution(arrival.script, self.executions, now_s)
@@ -186,7 +196,12 @@ class Simulation:
         stage = execution.script.stages[position]
         prefix_blocks, output_blocks = recorded.copy_blocks(execution.number + 1)
         prompt_tokens = max(MIN_PROMPT_TOKENS, recorded.prompt_tokens)
+        call_id = f"{execution.number}-{position}"
+        tools = execution.script.tools
+        tool = tools[position] if tools else NO_TOOL
         view = CallView(
+            id=call_id,
+            tenant=execution.script.tenant,
             execution=ExecutionId(str(execution.number)),
             workflow=stage.workflow,
             role=stage.role,
@@ -197,13 +212,16 @@ class Simulation:
             step=len(execution.calls),
         )
         call = EngineCall(
-            id=f"{execution.number}-{position}",
+            id=call_id,
             prompt_tokens=prompt_tokens,
             output_tokens=recorded.output_tokens,
             prefix_blocks=prefix_blocks,
             output_blocks=output_blocks,
             program=f"{execution.number}/{stage.role}",
-            kind=f"{stage.workflow}/{stage.role}",
+            kind=f"{stage.workflow}/{stage.role}/{tool}"
+            if tool
+            else f"{stage.workflow}/{stage.role}",
+            tool=tool,
             priority=self._order(view),
         )
         served = ServedCall(position, stage, prompt_tokens, self.now_s)
@@ -222,9 +240,10 @@ class FaultySimulation(Simulation):
         faults: Iterable[Fault],
         *,
         order: OrderPolicy = first_come,
+        on_over: Callable[[float, ExecutionId], None] | None = None,
     ) -> None:
         """As ``Simulation``; ``faults`` name replicas of the fleet, by their instants."""
-        super().__init__(source, fleet, order=order)
+        super().__init__(source, fleet, order=order, on_over=on_over)
         self._fleet = fleet
         self._faults = [(fault.at_s, at, fault, True) for at, fault in enumerate(faults)]
         heapify(self._faults)

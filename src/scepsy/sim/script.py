@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from scepsy.errors import MissingError
 from scepsy.model.execution import CallStatus, Execution
 from scepsy.model.workflow import Stage, WorkflowName
+from scepsy.policy.program import NO_TENANT, TenantName, ToolName
 from scepsy.profiles.workload import Segment, block_counts, segment
 
 
@@ -21,6 +22,9 @@ class Script:
     """From the last end of those calls to the execution's end."""
     start_s: float = 0.0
     """When it arrived, on the trace's clock."""
+    tenant: TenantName = NO_TENANT
+    tools: tuple[ToolName, ...] = ()
+    """(calls,) what the answer of each asks for; empty where that is not known."""
 
     @property
     def workflow(self) -> WorkflowName:
