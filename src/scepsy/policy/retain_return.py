@@ -66,7 +66,7 @@ PRIOR_CALLS = 8.0
 PRIOR_CHANCE = 0.2
 """Of coming before an age has grown 1.4 times, where nothing is known."""
 _REFRESH_CALLS, _REFRESH_FRACTION = 4, 1 / 32
-"""An estimate is computed anew after so many calls, or that part of all it has seen."""
+"""An estimate is computed anew when so many calls have ended or come, or that part of all before."""
 _MAX_WAITING = 65_536
 """Programs whose next call is waited for; beyond that, those waited for longest are given up."""
 
@@ -87,7 +87,8 @@ class _Kind:
         """Logarithm of the chance of waiting on at each age."""
         if self.unseen >= self.refresh_calls:
             self.unseen = 0
-            self.refresh_calls = max(_REFRESH_CALLS, _REFRESH_FRACTION * sum(self.returned))
+            seen = sum(self.returned) + len(self.waiting)
+            self.refresh_calls = max(_REFRESH_CALLS, _REFRESH_FRACTION * seen)
             above = None if self.parent is None else _chances(self.parent.survival(now_s))
             self.log_survival = _log_survival(self, now_s, above or [PRIOR_CHANCE] * len(AGES_S))
         return self.log_survival
@@ -113,6 +114,7 @@ class EmpiricalReturns:
         self._kind_of[program] = found
         for each in _with_parents(found):
             each.waiting[program] = now_s
+            each.unseen += 1  # a kind whose calls never come again is to be known as such
         if len(self._kind_of) > _MAX_WAITING:
             oldest = next(iter(self._all.waiting))
             for each in _with_parents(self._kind_of[oldest]):

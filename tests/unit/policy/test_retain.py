@@ -226,6 +226,18 @@ def test_those_that_never_return_lower_the_chance() -> None:
     assert chances[1] > 0.95
 
 
+def test_a_kind_that_never_returns_is_known_as_such() -> None:
+    returns = EmpiricalReturns()
+    for call in range(50):
+        returns.ended(float(call), f"back{call}", "tool")
+        returns.arrived(call + 0.9, f"back{call}")
+        returns.ended(float(call), f"gone{call}", "once")
+    at_s = 50.0
+    gone, back = (returns.ended(at_s, kind, kind) for kind in ("once", "tool"))
+    assert gone.probability(at_s, at_s + 2) < 0.1
+    assert back.probability(at_s, at_s + 2) > 0.9
+
+
 def test_a_new_kind_begins_as_its_parent() -> None:
     returns = EmpiricalReturns()
     for call in range(200):
