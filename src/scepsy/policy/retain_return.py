@@ -66,7 +66,7 @@ PRIOR_CALLS = 8.0
 PRIOR_CHANCE = 0.2
 """Of coming before an age has grown 1.4 times, where nothing is known."""
 _REFRESH_CALLS, _REFRESH_FRACTION = 4, 1 / 32
-"""An estimate is computed anew when so many calls have ended or come, or that part of all before."""
+"""An estimate is computed anew after so many calls, ended or come, or that part of all so far."""
 _MAX_WAITING = 65_536
 """Programs whose next call is waited for; beyond that, those waited for longest are given up."""
 

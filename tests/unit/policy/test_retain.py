@@ -231,7 +231,8 @@ def test_a_kind_that_never_returns_is_known_as_such() -> None:
     for call in range(50):
         returns.ended(float(call), f"back{call}", "tool")
         returns.arrived(call + 0.9, f"back{call}")
-        returns.ended(float(call), f"gone{call}", "once")
+        gone = returns.ended(float(call), f"gone{call}", "once")
+        gone.probability(float(call), call + 2.0)  # asked from the first one on
     at_s = 50.0
     gone, back = (returns.ended(at_s, kind, kind) for kind in ("once", "tool"))
     assert gone.probability(at_s, at_s + 2) < 0.1
