@@ -1,0 +1,1 @@
+"""Serving systems side by side on recorded agent sessions, in the simulator."""

@@ -1,0 +1,168 @@
+"""What is simulated: a workload, replicas on a GPU type, and so many users at a time.
+
+*Pressure* is what the KV blocks of all executions under way need, over what the replicas hold. A
+block is needed from the start of the first call that uses it to the end of the last one, in an
+execution that never waits for a GPU; what executions share is left out. The loop is closed: so many
+users, each of whom starts the next execution when the last has ended. So the executions under way,
+and with them the pressure, are the same whatever serves them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from heapq import heappop, heappush
+from random import Random
+
+from benchmarks.programs.sessions import LLM, Workload, workload
+from scepsy.profiles.catalog import find_llm
+from scepsy.profiles.silicon import engine_spec
+from scepsy.profiles.step_time import EngineSpec
+from scepsy.sim.arrivals import Arrival, shuffled_rounds
+from scepsy.sim.script import Script
+
+DEGREE = 4
+CHUNK_TOKENS = 2048
+COUNTED = 120
+"""Executions, after one of each user that does not count."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """One cell of the comparison."""
+
+    workload: str
+    gpu: str = "h100"
+    replicas: int = 4
+    pressure: float = 1.0
+    half: str = "tuning"
+
+    @property
+    def name(self) -> str:
+        return f"{self.workload}-{self.gpu}-{self.replicas}-{self.pressure:g}"
+
+    @property
+    def executions(self) -> Workload:
+        return workload(self.workload, self.half)
+
+    @property
+    def spec(self) -> EngineSpec:
+        """One replica, its KV in blocks of the workload's size."""
+        return spec_of(self.gpu, self.executions.block_tokens)
+
+    @property
+    def users(self) -> int:
+        kv_tokens = self.spec.kv_blocks * self.spec.block_tokens * self.replicas
+        live_tokens = demand(self.workload, self.gpu, self.half).live_tokens
+        return max(1, round(self.pressure * kv_tokens / live_tokens))
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """An execution that never waits, in the mean."""
+
+    life_s: float
+    live_tokens: float
+    """Needed at a time, without what executions share."""
+
+
+@cache
+def spec_of(gpu: str, block_tokens: int) -> EngineSpec:
+    spec = engine_spec(LLM, gpu, tensor_parallel=DEGREE)
+    return replace(
+        spec,
+        kv_blocks=spec.kv_blocks * spec.block_tokens // block_tokens,
+        block_tokens=block_tokens,
+        chunk_tokens=CHUNK_TOKENS,
+    )
+
+
+def kv_bytes_per_token() -> int:
+    return find_llm(LLM).replica_kv_bytes_per_token(DEGREE)
+
+
+@cache
+def demand(name: str, gpu: str, half: str) -> Demand:
+    found = workload(name, half)
+    spec = spec_of(gpu, found.block_tokens)
+    lives = [_life(script, spec) for script in found.scripts]
+    life_s = sum(life for life, _ in lives)
+    return Demand(life_s / len(lives), sum(needed for _, needed in lives) / life_s)
+
+
+def prefill_s(spec: EngineSpec, cached: int, prompt: int) -> float:
+    """Seconds to compute a prompt of which so many tokens are cached, nothing else in the way."""
+    total_s, at = 0.0, cached
+    while at < prompt:
+        tokens = min(spec.chunk_tokens, prompt - at)
+        total_s += spec.times.step_s(
+            prefill_tokens=tokens, prefill_context_tokens=at, decodes=0, decode_context_tokens=0
+        )
+        at += tokens
+    return total_s
+
+
+def _life(script: Script, spec: EngineSpec) -> tuple[float, float]:
+    """How long it takes, and token-seconds of KV that it needs."""
+    seen: set[int] = set()
+    began: dict[int, float] = {}
+    over: dict[int, float] = {}
+    ends: list[float] = []
+    for call in script.segment.calls:
+        start_s = max((ends[at] for at in call.waits_for), default=0.0) + call.after_s
+        hits = call.shared_blocks
+        while hits < call.prefix_blocks and call.blocks[hits] in seen:
+            hits += 1
+        hits = min(hits, (call.prompt_tokens - 1) // spec.block_tokens)
+        seen.update(call.blocks)
+        end_s = start_s + prefill_s(spec, hits * spec.block_tokens, call.prompt_tokens)
+        end_s += spec.times.decode_run_s(
+            decodes=1, decode_context_tokens=call.prompt_tokens, steps=call.output_tokens - 1
+        )
+        ends.append(end_s)
+        for block in call.blocks[call.shared_blocks :]:
+            began.setdefault(block, start_s)
+            over[block] = max(over.get(block, 0.0), end_s)
+    needed = sum(over[block] - began[block] for block in began) * spec.block_tokens
+    return max(ends), needed
+
+
+class Users:
+    """A closed loop whose users begin one after the other within a time, in a random order."""
+
+    def __init__(self, scripts: Sequence[Script], *, users: int, within_s: float, seed: int):
+        rng = Random(seed)
+        self._ready = sorted(rng.uniform(0.0, within_s) for _ in range(users))  # a heap
+        self._order = shuffled_rounds(scripts, rng)
+
+    @property
+    def next_s(self) -> float:
+        return self._ready[0] if self._ready else float("inf")
+
+    def take(self) -> Arrival:
+        return Arrival(heappop(self._ready), next(self._order))
+
+    def ended(self, now_s: float) -> None:
+        heappush(self._ready, now_s)
+
+
+WORKLOADS = ("coding", "swe", "chat")
+PRESSURES = (0.25, 0.5, 1.0, 2.0, 4.0)
+
+
+def grid(
+    *,
+    workloads: Sequence[str] = WORKLOADS,
+    gpus: Sequence[str] = ("h100",),
+    replicas: Sequence[int] = (4,),
+    pressures: Sequence[float] = PRESSURES,
+    half: str = "tuning",
+) -> Mapping[str, Scenario]:
+    """Every combination, by name."""
+    found = (
+        Scenario(workload=name, gpu=gpu, replicas=count, pressure=pressure, half=half)
+        for name in workloads
+        for gpu in gpus
+        for count in replicas
+        for pressure in pressures
+    )
+    return {each.name: each for each in found}

@@ -1,0 +1,52 @@
+"""The systems that are compared: for each a dispatcher, and what its engines keep cached.
+
+All run the same simulated engine with prefix caching. A new system is one line in ``SYSTEMS``.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from scepsy.errors import UnknownNameError
+from scepsy.model.workflow import LlmName
+from scepsy.policy.dispatch import AtOnce, Dispatcher
+from scepsy.policy.order import OrderPolicy, first_come
+from scepsy.policy.retain import Lru, Retention
+from scepsy.policy.route import LeastLoaded, PrefixAware, RoundRobin
+from scepsy.profiles.step_time import EngineSpec
+from scepsy.sim.fleet import ServedGroup, replica_names
+from scepsy.sim.program_fleet import ProgramFleet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class System:
+    """What serves, but for the replicas."""
+
+    dispatcher: Callable[[], Dispatcher]
+    retention: Callable[[EngineSpec], Retention] = lambda _: Lru()
+    order: OrderPolicy = first_come
+
+    def fleet(self, llm: LlmName, spec: EngineSpec, replicas: int) -> ProgramFleet:
+        """Idle replicas."""
+        return ProgramFleet(
+            [ServedGroup(llm, spec, replica_names(llm, replicas))],
+            make_dispatcher=self.dispatcher,
+            make_retention=lambda: self.retention(spec),
+        )
+
+
+SYSTEMS: Mapping[str, System] = {
+    "fcfs": System(dispatcher=lambda: AtOnce(RoundRobin())),
+    "least-loaded": System(dispatcher=lambda: AtOnce(LeastLoaded())),
+    "prefix-aware": System(dispatcher=lambda: AtOnce(PrefixAware())),
+}
+
+
+def find_system(name: str) -> System:
+    """The system of that name.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    if name not in SYSTEMS:
+        raise UnknownNameError("system", name, SYSTEMS)
+    return SYSTEMS[name]
