@@ -65,6 +65,8 @@ class ProgramFleet(Fleet):
         }
         self._waiting: dict[str, tuple[CallView, EngineCall]] = {}
         """Calls that a dispatcher has."""
+        self._due_s = float("inf")
+        """When a dispatcher may send more though nothing happens."""
         self._sent: dict[str, tuple[Dispatcher, CallView, EngineCall]] = {}
         self._programs: dict[ExecutionId, set[str]] = {}
         super().__init__(groups, make_router=lambda: self._told, make_retention=self._retention)
@@ -95,11 +97,11 @@ class ProgramFleet(Fleet):
 
     def next_event_s(self) -> float:
         """An instant (s) before which nothing observable happens; infinite when all are idle."""
-        engines_s = super().next_event_s()
-        return min(engines_s, min((d.next_s for d in self.dispatchers.values()), default=engines_s))
+        return min(super().next_event_s(), self._due_s)
 
     def advance(self, now_s: float) -> list[EngineEvent]:
         """Run up to and including ``now_s``; give what happened since, by replica, then by time."""
+        self._due_s = float("inf")  # what is due at a dispatcher ends no engine's step
         events = super().advance(now_s)
         for event in events:
             if isinstance(event, Finished):
@@ -149,12 +151,14 @@ class ProgramFleet(Fleet):
             self._send(now_s, llm)
 
     def _send(self, now_s: float, llm: LlmName) -> None:
+        """Send what goes now, and note when more may."""
         dispatcher = self.dispatchers[llm]
         for view, name in dispatcher.take(now_s):
             _, call = self._waiting.pop(view.id)
             self._sent[call.id] = (dispatcher, view, call)
             self._told.replica = name
             super().submit(now_s, llm, view, call)
+        self._due_s = min(each.next_s for each in self.dispatchers.values())
 
     def _retention(self) -> Retention:
         made = self._make_kept()
