@@ -12,6 +12,8 @@ from scepsy.policy.dispatch import AtOnce, Dispatcher
 from scepsy.policy.order import OrderPolicy, first_come
 from scepsy.policy.retain import Lru, Retention
 from scepsy.policy.route import LeastLoaded, PrefixAware, RoundRobin
+from scepsy.policy.yardsticks.affinity import SessionAffinity
+from scepsy.policy.yardsticks.scoring import KvRouter, LlmD
 from scepsy.profiles.step_time import EngineSpec
 from scepsy.sim.fleet import ServedGroup, replica_names
 from scepsy.sim.program_fleet import ProgramFleet
@@ -37,6 +39,9 @@ class System:
 SYSTEMS: Mapping[str, System] = {
     "fcfs": System(dispatcher=lambda: AtOnce(RoundRobin())),
     "least-loaded": System(dispatcher=lambda: AtOnce(LeastLoaded())),
+    "vllm-affinity": System(dispatcher=SessionAffinity),
+    "dynamo": System(dispatcher=KvRouter),
+    "llm-d": System(dispatcher=LlmD),
     "prefix-aware": System(dispatcher=lambda: AtOnce(PrefixAware())),
 }
 
