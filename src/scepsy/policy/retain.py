@@ -92,8 +92,7 @@ class Lru(OrderedDict[int, None]):
 
     def keep(self, blocks: Sequence[int]) -> None:
         """They were used last."""
-        for block in blocks:
-            self[block] = None
+        self.update(dict.fromkeys(blocks))
 
     def wake(self, blocks: Sequence[int]) -> None:
         """They are not to be forgotten while they are held."""

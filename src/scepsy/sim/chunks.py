@@ -24,8 +24,9 @@ class Chunks:
 
     def take(self, sequence: Sequence) -> None:
         """As much of a call's prompt as the budget has left."""
-        computed = sequence.computed_tokens
-        chunk = min(sequence.target_tokens - computed, self.left_tokens)
+        computed, chunk = sequence.computed_tokens, self.left_tokens
+        if (rest := sequence.target_tokens - computed) < chunk:
+            chunk = rest
         sequence.chunk_tokens = chunk
         if not chunk:
             return
@@ -33,8 +34,7 @@ class Chunks:
         self.tokens += chunk
         self.context_tokens += computed
         # As in vLLM, calls scheduled from now on, even in this step, can share these blocks.
-        full = (computed + chunk) // self._block_tokens
-        fresh = sequence.chain[sequence.registered : full]
-        if fresh:
+        registered = sequence.registered
+        if fresh := sequence.chain[registered : (computed + chunk) // self._block_tokens]:
             sequence.held += self._cache.share(fresh)
-            sequence.registered += len(fresh)
+            sequence.registered = registered + len(fresh)

@@ -4,22 +4,18 @@ All of them get one token a step, so a step moves one counter and no call. Kept 
 steps at which something is due: a call's end, and a call's next KV block.
 """
 
-import heapq
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(slots=True, eq=False)
 class Decode:
-    """One call in the batch, as it joined. Ordered, as one that left may join again for one end."""
+    """One call in the batch, as it joined; nothing of it changes."""
 
     call_id: str
-    order: int
-    """By arrival; ties are given in this order."""
     joined_step: int
     kv_tokens: int
     """Its tokens in KV when it joined."""
-    end_step: int
-    """Step count at which its last token is there."""
 
 
 class DecodeBatch:
@@ -28,35 +24,50 @@ class DecodeBatch:
     def __init__(self, block_tokens: int) -> None:
         self.steps = 0
         """Steps of the engine so far."""
+        self.calls = 0
+        """That decode."""
         self.context_tokens = 0
         """Tokens in KV, over all calls."""
         self._block_tokens = block_tokens
         self._calls: dict[str, Decode] = {}
-        self._ends: list[tuple[int, int, Decode]] = []  # a heap; calls that left stay in it
-        self._due = [0] * block_tokens  # calls by the step, modulo, at which they need a block
+        # A heap by end, arrival, and when it joined; calls that left stay in it.
+        self._ends: list[tuple[int, int, int, Decode]] = []
+        # Calls by the step, modulo, at which they need a block: when they fill one.
+        self._due = [0] * block_tokens
 
-    def __len__(self) -> int:
-        return len(self._calls)
-
-    def join(self, call_id: str, order: int, *, kv_tokens: int, left_tokens: int) -> Decode:
+    def join(self, call_id: str, order: int, kv_tokens: int, left_tokens: int) -> Decode:
         """Let a call decode from the next step on."""
-        decode = Decode(call_id, order, self.steps, kv_tokens, self.steps + left_tokens)
+        steps = self.steps
+        decode = Decode(call_id, steps, kv_tokens)
         self._calls[call_id] = decode
+        self.calls += 1
         self.context_tokens += kv_tokens
-        self._due[self._slot(decode)] += 1
-        heapq.heappush(self._ends, (decode.end_step, order, decode))
+        self._due[(steps - kv_tokens) % self._block_tokens] += 1
+        heappush(self._ends, (steps + left_tokens, order, steps, decode))
         return decode
 
     def leave(self, decode: Decode) -> None:
         """Take a call out, at its end or before."""
         del self._calls[decode.call_id]
-        self.context_tokens -= decode.kv_tokens + self.steps - decode.joined_step
-        self._due[self._slot(decode)] -= 1
+        self.calls -= 1
+        was_at = decode.joined_step - decode.kv_tokens
+        self.context_tokens -= self.steps - was_at
+        self._due[was_at % self._block_tokens] -= 1
 
-    def step(self, steps: int) -> None:
-        """Give each call a token in each of so many steps."""
-        self.steps += steps
-        self.context_tokens += steps * len(self._calls)
+    def step(self, steps: int) -> list[Decode]:
+        """Give each call a token in each of so many steps.
+
+        Returns:
+            The calls that have all their tokens, by arrival; they are still in the batch.
+        """
+        now = self.steps = self.steps + steps
+        self.context_tokens += steps * self.calls
+        ends, found = self._ends, []
+        while ends and ends[0][0] <= now:
+            decode = heappop(ends)[3]
+            if self._calls.get(decode.call_id) is decode:
+                found.append(decode)
+        return found
 
     @property
     def longest_tokens(self) -> int:
@@ -68,18 +79,10 @@ class DecodeBatch:
     @property
     def steps_left(self) -> int:
         """Steps until the first call ends; there must be a call."""
-        while self._calls.get(self._ends[0][2].call_id) is not self._ends[0][2]:
-            heapq.heappop(self._ends)  # it left before its end
-        return self._ends[0][0] - self.steps
-
-    def ended(self) -> list[Decode]:
-        """The calls that have all their tokens, by arrival; they are still in the batch."""
-        found: list[Decode] = []
-        while self._ends and self._ends[0][0] <= self.steps:
-            decode = heapq.heappop(self._ends)[2]
-            if self._calls.get(decode.call_id) is decode:
-                found.append(decode)
-        return found
+        ends = self._ends
+        while self._calls.get(ends[0][3].call_id) is not ends[0][3]:
+            heappop(ends)  # it left before its end
+        return ends[0][0] - self.steps
 
     @property
     def next_blocks(self) -> int:
@@ -88,29 +91,23 @@ class DecodeBatch:
 
     def blocks_due(self, first: int, end: int) -> int:
         """KV blocks that the steps [first, end) from now will need; 0 is the next step."""
-        if end <= first:
-            return 0
-        if not self._calls:
+        if end <= first or not self.calls:
             return 0
         size, due = self._block_tokens, self._due
         cycles, rest = divmod(end - first, size)
         at = (self.steps + first) % size
         over = at + rest - size
         some = sum(due[at:]) + sum(due[:over]) if over > 0 else sum(due[at : at + rest])
-        return cycles * len(self._calls) + some
+        return cycles * self.calls + some
 
     def steps_with_room(self, steps: int, blocks: int) -> int:
         """Steps, at most ``steps``, until so many blocks are used; the next has its own."""
         size = self._block_tokens
-        if len(self._calls) * (steps // size + 1) <= blocks:
+        if self.calls * (steps // size + 1) <= blocks:
             return steps
-        cycles, blocks = divmod(blocks, len(self._calls))
+        cycles, blocks = divmod(blocks, self.calls)
         fit = 1 + cycles * size
         while fit < steps and self._due[(self.steps + fit) % size] <= blocks:
             blocks -= self._due[(self.steps + fit) % size]
             fit += 1
         return min(fit, steps)
-
-    def _slot(self, decode: Decode) -> int:
-        """A call needs a block in steps in which its tokens in KV are a multiple of a block's."""
-        return (decode.joined_step - decode.kv_tokens) % self._block_tokens

@@ -56,7 +56,7 @@ class Engine:
     def __init__(self, spec: EngineSpec, retention: Retention | None = None) -> None:
         self.spec = spec
         self._times = spec.times
-        self._block_tokens = spec.block_tokens
+        self._block_tokens, self._chunk_tokens = spec.block_tokens, spec.chunk_tokens
         self._max_seqs = min(spec.max_seqs, spec.chunk_tokens)  # every decode must fit in a step
         host = HostTier(spec.host_blocks, spec.host_block_s)
         self._cache = KvCache(spec.kv_blocks, host.put if spec.host_blocks else None, retention)
@@ -110,7 +110,7 @@ class Engine:
         elif self._start_s == now_s:  # a step has just begun: the call is in time for it
             self._admit()
             self._set_end()
-        elif self._waiting.head is sequence and len(self._running) < self._max_seqs:
+        elif self._waiting[0] is sequence and len(self._running) < self._max_seqs:
             self._cut()
             self._is_silent = self._is_silent and not self._cancelled
         # Else a call before it cut the run, or can't join before another ends.
@@ -129,7 +129,7 @@ class Engine:
             sequence.cancelled = True
             self._cancelled.append(sequence)
         else:
-            self._waiting.remove(now_s, sequence)
+            self._waiting.withdraw(now_s, sequence)
         self._cut()  # again, in case the first cut began a new run at this very instant
         self._is_silent = False  # a smaller batch may take less time
 
@@ -185,7 +185,7 @@ class Engine:
             kv_blocks=self._cache.blocks,
             prompt_tokens=self._prompt_tokens,
             cached_tokens=self._hit_tokens,
-            generated_tokens=self._generated_tokens + len(self._batch) * done,
+            generated_tokens=self._generated_tokens + self._batch.calls * done,
             preemptions=self._preemptions,
             steps=self._batch.steps + done,
         )
@@ -200,11 +200,11 @@ class Engine:
     def _complete(self) -> None:
         """End the run under way, and begin the next step at that instant."""
         at_s = self._cache.now_s = self._end_s
-        if self._run_steps > 1:
-            self._cache.take(self._batch.blocks_due(1, self._run_steps))
-        self._batch.step(self._run_steps)
-        self._generated_tokens += len(self._batch) * self._run_steps
-        ended = [self._running[decode.call_id] for decode in self._batch.ended()]
+        steps, batch = self._run_steps, self._batch
+        if steps > 1:
+            self._cache.take(batch.blocks_due(1, steps))
+        self._generated_tokens += batch.calls * steps
+        ended = [self._running[decode.call_id] for decode in batch.step(steps)]
         if self._chunks.tokens:
             ended += self._finish_prefills(at_s)
         for sequence in self._cancelled:
@@ -218,29 +218,34 @@ class Engine:
     def _begin(self, at_s: float) -> None:
         """Decide what the next step computes."""
         self._start_s = self._cache.now_s = at_s
-        self._admitting = not self._make_room(at_s)  # as vLLM: not in a step that preempted
+        self._admitting = self._batch.next_blocks <= self._cache.available_blocks
+        if not self._admitting:  # as vLLM: not in a step that preempted
+            self._make_room(at_s)
         self._cache.take(self._batch.next_blocks)
-        self._chunks.begin(self.spec.chunk_tokens - len(self._batch))
-        self._prefilling += self._loading.ready(at_s)
+        self._chunks.begin(self._chunk_tokens - self._batch.calls)
+        if self._loading.next_s <= at_s:
+            self._prefilling += self._loading.ready(at_s)
         for sequence in self._prefilling:
             self._chunks.take(sequence)
-        self._admit()
+        if self._waiting:
+            self._admit()
         self._set_end()
 
     def _set_end(self) -> None:
         """Find when the step ends, or the run of steps in which the batch stays as it is."""
         self._run_steps, self._is_silent = 1, False
-        if self._chunks.tokens:
+        chunks, batch = self._chunks, self._batch
+        if chunks.tokens:
             self._end_s = self._start_s + self._times.step_s(
-                prefill_tokens=self._chunks.tokens,
-                prefill_context_tokens=self._chunks.context_tokens,
-                decodes=len(self._batch),
-                decode_context_tokens=self._batch.context_tokens,
+                prefill_tokens=chunks.tokens,
+                prefill_context_tokens=chunks.context_tokens,
+                decodes=batch.calls,
+                decode_context_tokens=batch.context_tokens,
             )
-        elif self._batch:
+        elif batch.calls:
             if self._admitting or not self._waiting:
-                self._run_steps = self._batch.steps_with_room(
-                    self._batch.steps_left, self._cache.available_blocks
+                self._run_steps = batch.steps_with_room(
+                    batch.steps_left, self._cache.available_blocks
                 )
             self._end_s = self._start_s + self._run_s(self._run_steps)
             if self._loading.next_s < self._end_s:
@@ -251,7 +256,7 @@ class Engine:
 
     def _run_s(self, steps: int) -> float:
         return self._times.decode_run_s(
-            decodes=len(self._batch),
+            decodes=self._batch.calls,
             decode_context_tokens=self._batch.context_tokens,
             steps=steps,
         )
@@ -291,8 +296,9 @@ class Engine:
     def _admit(self) -> None:
         if not self._admitting:
             return
-        while self._waiting and self._chunks.left_tokens and len(self._running) < self._max_seqs:
-            sequence = self._waiting.head
+        waiting, chunks, running = self._waiting, self._chunks, self._running
+        while waiting and chunks.left_tokens and len(running) < self._max_seqs:
+            sequence = waiting[0]
             if sequence.arrived_s > self._planned_s:
                 return
             target = sequence.target_tokens
@@ -300,7 +306,7 @@ class Engine:
             hits = self._cache.hold(reusable, self._blocks(target), sequence.call.program)
             if hits is None:
                 return
-            self._waiting.take()
+            waiting.popleft()
             sequence.held = list(reusable[:hits])
             sequence.registered = hits
             must_wait = self._loading.begin(self._start_s, sequence, reusable)
@@ -310,53 +316,47 @@ class Engine:
                 sequence.scheduled_s = self._start_s
                 self._prompt_tokens += sequence.call.prompt_tokens
                 self._hit_tokens += sequence.cached_tokens
-            self._running[sequence.call.id] = sequence
+            running[sequence.call.id] = sequence
             if not must_wait:
                 self._prefilling.append(sequence)
-                self._chunks.take(sequence)
+                chunks.take(sequence)
 
     def _finish_prefills(self, at_s: float) -> list[Sequence]:
         """Count the chunks of the step that ends; give the calls that end with their prefill."""
         ended: list[Sequence] = []
         unfinished: list[Sequence] = []
         for sequence in self._prefilling:
-            sequence.computed_tokens += sequence.chunk_tokens
-            if sequence.computed_tokens < sequence.target_tokens:
+            computed = sequence.computed_tokens = sequence.computed_tokens + sequence.chunk_tokens
+            if computed < sequence.target_tokens:
                 unfinished.append(sequence)
-            elif sequence.call.output_tokens == 0:
+                continue
+            call = sequence.call
+            if call.output_tokens == 0:
+                ended.append(sequence)
+                continue
+            self._generated_tokens += 1
+            generated = sequence.generated_tokens = sequence.generated_tokens + 1
+            if generated == 1 and not sequence.cancelled:
+                self._events.append(FirstToken(at_s, call.id, sequence.cached_tokens or 0))
+            if generated == call.output_tokens:
                 ended.append(sequence)
             else:
-                self._generated_tokens += 1
-                sequence.generated_tokens += 1
-                if sequence.generated_tokens == 1 and not sequence.cancelled:
-                    cached = sequence.cached_tokens or 0
-                    self._events.append(FirstToken(at_s, sequence.call.id, cached))
-                if sequence.generated_tokens == sequence.call.output_tokens:
-                    ended.append(sequence)
-                else:
-                    sequence.decode = self._batch.join(
-                        sequence.call.id,
-                        sequence.order,
-                        kv_tokens=sequence.computed_tokens,
-                        left_tokens=sequence.call.output_tokens - sequence.generated_tokens,
-                    )
+                left = call.output_tokens - generated
+                sequence.decode = self._batch.join(call.id, sequence.order, computed, left)
         self._prefilling = unfinished
         return ended
 
     def _finish(self, sequence: Sequence, at_s: float) -> None:
         self._release(sequence)
-        call = sequence.call
+        call, cached = sequence.call, sequence.cached_tokens or 0
         del self._calls[call.id]
-        cached = sequence.cached_tokens or 0
         self._events.append(
             Finished(at_s, call.id, call.output_tokens, cached, sequence.scheduled_s)
         )
 
-    def _make_room(self, at_s: float) -> bool:
-        """Preempt until there is a block for each decode that needs one; say if any was."""
-        preempted = False
+    def _make_room(self, at_s: float) -> None:
+        """Preempt until there is a block for each decode that needs one."""
         while self._batch.next_blocks > self._cache.available_blocks:
-            preempted = True
             sequence = self._running[next(reversed(self._running))]
             self._release(sequence)
             sequence.target_tokens = sequence.call.prompt_tokens + sequence.generated_tokens
@@ -364,7 +364,6 @@ class Engine:
             self._waiting.put_back(at_s, sequence)
             self._preemptions += 1
             self._events.append(Preempted(at_s, sequence.call.id))
-        return preempted
 
     def _release(self, sequence: Sequence) -> None:
         self._free(sequence, self._take_out(sequence))

@@ -32,7 +32,7 @@ class EngineAhead(Engine):
         """What the step under way, or the first of the run of steps, computes."""
         return BatchShape(
             tuple((s.chunk_tokens, s.computed_tokens) for s in self._prefilling if s.chunk_tokens),
-            len(self._batch),
+            self._batch.calls,
             self._batch.context_tokens,
             self._batch.longest_tokens,
         )
@@ -55,7 +55,7 @@ class EngineAhead(Engine):
 
     def _set_end(self) -> None:
         super()._set_end()
-        is_late = self._waiting and self._waiting.head.arrived_s > self._planned_s
+        is_late = self._waiting and self._waiting[0].arrived_s > self._planned_s
         if self._run_steps > 1 and (self._left or is_late):
             self._run_steps, self._end_s = 1, self._start_s + self._run_s(1)
 

@@ -1,4 +1,8 @@
-"""What goes into the engine model and what comes out of it."""
+"""What goes into the engine model and what comes out of it.
+
+Nothing changes a call or an event once it is made. They are not frozen for that: it would triple
+the time that it takes to make one, and simulations make millions.
+"""
 
 from dataclasses import dataclass
 
@@ -6,7 +10,7 @@ from scepsy.errors import InputError
 from scepsy.policy.program import NO_TOOL, ToolName
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class EngineCall:
     """What the engine must do. The output's length is oracle knowledge: no policy may see it."""
 
@@ -39,7 +43,7 @@ class EngineCall:
             )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FirstToken:
     """A call's prefill is complete, and with it its first output token."""
 
@@ -49,7 +53,7 @@ class FirstToken:
     """Prompt tokens that were found in the KV cache when the call was first scheduled."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Finished:
     """A call is complete; its blocks stay cached while there is room."""
 
@@ -62,7 +66,7 @@ class Finished:
     """When its first step began."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Preempted:
     """A running call lost its blocks and waits again; what it generated so far stays."""
 

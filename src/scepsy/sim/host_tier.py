@@ -19,7 +19,8 @@ class HostTier:
             blocks: room for so many; 0 keeps none.
             block_s: seconds that the link takes for one.
         """
-        self._room = blocks
+        self.blocks = blocks
+        """Room for so many."""
         self._block_s = block_s
         self._kept: OrderedDict[int, None] = OrderedDict()
         self._free_s = float("-inf")
@@ -31,12 +32,12 @@ class HostTier:
 
     def put(self, block: int) -> None:
         """Keep a block that the GPU drops."""
-        if not self._room:
+        if not self.blocks:
             return
         if block in self._kept:
             self._kept.move_to_end(block)
             return
-        if len(self._kept) == self._room:
+        if len(self._kept) == self.blocks:
             self._kept.popitem(last=False)
         self._kept[block] = None
 

@@ -28,22 +28,18 @@ class KvCache:
             retention: of the cached blocks that nobody holds; LRU, as in vLLM, where it is None.
         """
         self.blocks = blocks
+        self.available_blocks = blocks
+        """That can be taken, some of them by forgetting a cached prefix."""
         self.now_s = 0.0
         """The instant of what is done to it next."""
         self._on_evict = on_evict
-        self._private = 0
         self._holders: dict[int, int] = {}
         self._idle: Retention = Lru() if retention is None else retention
 
     @property
     def used_blocks(self) -> int:
         """Blocks that calls hold; cached blocks that nobody holds are not among them."""
-        return self._private + len(self._holders)
-
-    @property
-    def available_blocks(self) -> int:
-        """Blocks that can be taken, some of them by forgetting a cached prefix."""
-        return self.blocks - self._private - len(self._holders)
+        return self.blocks - self.available_blocks
 
     @property
     def retention(self) -> Retention:
@@ -63,31 +59,39 @@ class KvCache:
             None, with nothing changed, when so many blocks are not available.
         """
         holders, idle = self._holders, self._idle
-        hits = 0
         woken: list[int] = []
+        shared: list[int] = []
         for block in chain:
             if block in idle:
                 woken.append(block)
-            elif block not in holders:
+            elif block in holders:
+                shared.append(block)
+            else:
                 break
-            hits += 1
-        if blocks - hits + len(woken) > self.available_blocks:
+        private = blocks - len(shared) - len(woken)
+        if private + len(woken) > self.available_blocks:
             return None
         idle.scheduled(self.now_s, program)
-        idle.wake(woken)
-        for block in chain[:hits]:
-            holders[block] = holders.get(block, 0) + 1
-        self.take(blocks - hits)
-        return hits
+        if woken:
+            idle.wake(woken)
+            self.available_blocks -= len(woken)
+            holders.update(dict.fromkeys(woken, 1))
+        for block in shared:
+            holders[block] += 1
+        self.take(private)
+        return len(shared) + len(woken)
 
     def take(self, blocks: int) -> None:
         """Take private blocks, which must be available."""
-        assert blocks <= self.available_blocks, "taken more KV blocks than there are"
-        self._private += blocks
-        for _ in range(len(self._idle) - self.available_blocks):
-            block = self._idle.evict(self.now_s)
-            if self._on_evict is not None:
-                self._on_evict(block)
+        left = self.available_blocks = self.available_blocks - blocks
+        assert left >= 0, "taken more KV blocks than there are"
+        over = len(self._idle) - left
+        if over > 0:
+            evict, now_s = self._idle.evict, self.now_s
+            for _ in range(over):
+                block = evict(now_s)
+                if self._on_evict is not None:
+                    self._on_evict(block)
 
     def share(self, chain: Sequence[int]) -> list[int]:
         """Give ids to private blocks of one holder, so that others find them.
@@ -95,10 +99,9 @@ class KvCache:
         Returns:
             The ids that took; one that is cached already stays with the block it has.
         """
-        taken = [block for block in chain if block not in self._holders and block not in self._idle]
-        for block in taken:
-            self._holders[block] = 1
-        self._private -= len(taken)
+        holders, idle = self._holders, self._idle
+        taken = [block for block in chain if block not in holders and block not in idle]
+        holders.update(dict.fromkeys(taken, 1))
         return taken
 
     def release(
@@ -116,16 +119,16 @@ class KvCache:
             cacheable: ids of some of the private blocks, whose content stays cached.
             call: the call itself, where that is known.
         """
-        self._private -= private
         holders, idle = self._holders, self._idle
         if call is not None:
             idle.ended(self.now_s, call.program, call.kind, (*held, *cacheable))
         unheld = [b for b in reversed(cacheable) if b not in holders and b not in idle]
+        private -= len(unheld)
         for block in reversed(held):
-            left = holders[block] - 1
+            left = holders.pop(block) - 1
             if left:
                 holders[block] = left
             else:
-                del holders[block]
                 unheld.append(block)
+        self.available_blocks += private + len(unheld)
         idle.keep(unheld)

@@ -91,7 +91,7 @@ class _Copy(EngineAhead):
 
     @property
     def has_work(self) -> bool:
-        return bool(self._batch) or any(s.chunk_tokens for s in self._prefilling)
+        return bool(self._batch.calls) or any(s.chunk_tokens for s in self._prefilling)
 
     def rouse(self, now_s: float) -> None:
         """Let a step without work that begins now be none, so that a call can begin it."""

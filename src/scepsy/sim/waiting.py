@@ -7,47 +7,32 @@ from scepsy.policy.retain import Retention
 from scepsy.sim.sequence import Sequence
 
 
-class WaitingQueue:
-    """Sequences that wait to be scheduled."""
+class WaitingQueue(deque[Sequence]):
+    """Sequences that wait to be scheduled; the first one is next."""
 
     def __init__(self, retention: Retention) -> None:
         """Nothing waits; whoever comes is told to what decides on KV blocks."""
+        super().__init__()
         self._retention = retention
-        self._queue: deque[Sequence] = deque()
-
-    def __len__(self) -> int:
-        return len(self._queue)
-
-    @property
-    def head(self) -> Sequence:
-        """The one that is scheduled next; there must be one."""
-        return self._queue[0]
 
     def add(self, sequence: Sequence) -> None:
         """Behind all that wait with the same priority or a lower number."""
-        self._announce(sequence.arrived_s, sequence)
-        queue, priority = self._queue, sequence.call.priority
-        if not queue or queue[-1].call.priority <= priority:
-            queue.append(sequence)
+        call = sequence.call
+        self._retention.arrived(sequence.arrived_s, call.program, sequence.chain)
+        if not self or self[-1].call.priority <= call.priority:
+            self.append(sequence)
         else:
-            queue.insert(bisect_right(queue, priority, key=_priority), sequence)
+            self.insert(bisect_right(self, call.priority, key=_priority), sequence)
 
     def put_back(self, now_s: float, sequence: Sequence) -> None:
         """One that was preempted: before all others."""
-        self._announce(now_s, sequence)
-        self._queue.appendleft(sequence)
-
-    def take(self) -> Sequence:
-        """The head, which waits no longer."""
-        return self._queue.popleft()
-
-    def remove(self, now_s: float, sequence: Sequence) -> None:
-        """One that was withdrawn."""
-        self._queue.remove(sequence)
-        self._retention.ended(now_s, sequence.call.program, sequence.call.kind, ())
-
-    def _announce(self, now_s: float, sequence: Sequence) -> None:
         self._retention.arrived(now_s, sequence.call.program, sequence.chain)
+        self.appendleft(sequence)
+
+    def withdraw(self, now_s: float, sequence: Sequence) -> None:
+        """One that waits no longer."""
+        self.remove(sequence)
+        self._retention.ended(now_s, sequence.call.program, sequence.call.kind, ())
 
 
 def _priority(sequence: Sequence) -> float:
