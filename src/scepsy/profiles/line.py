@@ -31,3 +31,15 @@ class Line:
         i = bisect_right(self._xs, x)
         x0, y0 = self._values[i]
         return self._areas[i] + (x - x0) * (y0 + (x - x0) * self._slopes[i] / 2)
+
+
+class LineAtCounts(dict[int, float]):
+    """A line's values at the whole numbers that were asked for: ``values[x]``."""
+
+    def __init__(self, line: Line) -> None:
+        super().__init__()
+        self._line = line
+
+    def __missing__(self, x: int) -> float:
+        found = self[x] = self._line.at(x)
+        return found

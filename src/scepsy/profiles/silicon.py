@@ -21,7 +21,7 @@ from scepsy.model.execution import BLOCK_TOKENS
 from scepsy.model.provenance import Provenance, worst
 from scepsy.profiles.catalog import LlmSpec, find_gpu_type, find_llm
 from scepsy.profiles.gpu_fraction import decode_slowdown, fraction_provenance, prefill_slowdown
-from scepsy.profiles.line import Line
+from scepsy.profiles.line import Line, LineAtCounts
 from scepsy.profiles.silicon_fit.accelerator import ACCELERATORS, find_accelerator
 from scepsy.profiles.silicon_fit.architecture import find_architecture
 from scepsy.profiles.silicon_fit.step_terms import Replica
@@ -75,12 +75,11 @@ class TableStepTimes:
         )
         self._decodes, decode_s = _continued(table.decodes, decode_s)
         self._decode_s = _never_falling(decode_s)
-        self._base = Line(
-            _lower_hull(
-                _first_column(table.new_tokens, self._prefill_s)
-                + _first_column(table.decodes, self._decode_s)
-            )
+        hull = _lower_hull(
+            _first_column(table.new_tokens, self._prefill_s)
+            + _first_column(table.decodes, self._decode_s)
         )
+        self._base_s = LineAtCounts(Line(hull))
         self._decode_lines: dict[int, Line] = {}
 
     def step_s(
@@ -97,8 +96,8 @@ class TableStepTimes:
         decode_s = self._decode_line(decodes).at(decode_context_tokens)
         if prefill_tokens <= 0:
             return decode_s
-        base = self._base.at
-        shared_s = base(prefill_tokens) + base(decodes) - base(prefill_tokens + decodes)
+        base_s = self._base_s
+        shared_s = base_s[prefill_tokens] + base_s[decodes] - base_s[prefill_tokens + decodes]
         prefill_s = self._prefill(prefill_tokens, prefill_context_tokens)
         return prefill_s + decode_s - max(0.0, shared_s)
 
@@ -117,8 +116,8 @@ class TableStepTimes:
     def _prefill(self, new_tokens: int, cached_tokens: int) -> float:
         """Bilinear in the table."""
         rows, columns = self._new_tokens, self._cached_tokens
-        i = min(max(bisect_right(rows, new_tokens), 1), len(rows) - 1)
-        j = min(max(bisect_right(columns, cached_tokens), 1), len(columns) - 1)
+        i = bisect_right(rows, new_tokens, 1, len(rows) - 1)
+        j = bisect_right(columns, cached_tokens, 1, len(columns) - 1)
         left = columns[j - 1]
         across = (cached_tokens - left) / (columns[j] - left)
         low, high = self._prefill_s[i - 1], self._prefill_s[i]
@@ -132,7 +131,7 @@ class TableStepTimes:
         line = self._decode_lines.get(decodes)
         if line is None:
             rows = self._decodes
-            i = min(max(bisect_right(rows, decodes), 1), len(rows) - 1)
+            i = bisect_right(rows, decodes, 1, len(rows) - 1)
             down = (decodes - rows[i - 1]) / (rows[i] - rows[i - 1])
             low, high = self._decode_s[i - 1], self._decode_s[i]
             values = [a + down * (b - a) for a, b in zip(low, high, strict=True)]

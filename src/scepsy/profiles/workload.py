@@ -50,8 +50,9 @@ class WorkloadCall:
         an id of this copy's own, or a second replay would find the first one's prompts cached.
         """
         salt = (copy * _ODD) & _MASK
-        shared = self.shared_blocks
-        ids = self.blocks[:shared] + tuple([block ^ salt for block in self.blocks[shared:]])
+        ids, shared = self.blocks, self.shared_blocks
+        if shared < len(ids):
+            ids = ids[:shared] + tuple([block ^ salt for block in ids[shared:]])
         return ids[: self.prefix_blocks], ids[self.prefix_blocks :]
 
 
@@ -60,16 +61,22 @@ class Segment:
     """The calls of one recorded execution on one stage, by start."""
 
     calls: tuple[WorkloadCall, ...]
+    together: tuple[tuple[int, ...], ...] = field(init=False, repr=False, compare=False)
+    """Calls that wait for the same ones."""
     releases: tuple[tuple[int, ...], ...] = field(init=False, repr=False, compare=False)
-    """For each call, the calls that wait for it."""
+    """For each call, which of those wait for it."""
 
     def __post_init__(self) -> None:
-        releases: list[list[int]] = [[] for _ in self.calls]
+        together: dict[tuple[int, ...], list[int]] = {}
         for at, call in enumerate(self.calls):
-            for other in call.waits_for:
-                if other >= at:
-                    raise InputError(f"call {at} of a segment waits for a later one, {other}")
-                releases[other].append(at)
+            together.setdefault(call.waits_for, []).append(at)
+        releases: list[list[int]] = [[] for _ in self.calls]
+        for number, (waits_for, calls) in enumerate(together.items()):
+            for other in waits_for:
+                if other >= calls[0]:
+                    raise InputError(f"call {calls[0]} of a segment waits for a later one, {other}")
+                releases[other].append(number)
+        object.__setattr__(self, "together", tuple(map(tuple, together.values())))
         object.__setattr__(self, "releases", tuple(map(tuple, releases)))
 
     def times_s(self, scale: float) -> tuple[tuple[float, float], ...]:
@@ -90,7 +97,8 @@ class SegmentRun:
     def __init__(self, segment: Segment) -> None:
         self.segment = segment
         self._left = len(segment.calls)
-        self._waiting = [len(call.waits_for) for call in segment.calls]
+        # What those that wait together wait for yet.
+        self._waiting = [len(segment.calls[each[0]].waits_for) for each in segment.together]
 
     @property
     def is_over(self) -> bool:
@@ -99,7 +107,8 @@ class SegmentRun:
 
     def first(self) -> list[int]:
         """Calls that wait for none: each starts ``after_s`` after the segment."""
-        return [at for at, count in enumerate(self._waiting) if count == 0]
+        calls = self.segment.calls
+        return [at for at, call in enumerate(calls) if not call.waits_for]
 
     def resume(
         self, times_s: Sequence[tuple[float, float]], age_s: float
@@ -120,10 +129,11 @@ class SegmentRun:
         """Calls whose last awaited call has just ended: each starts ``after_s`` from now."""
         self._left -= 1
         ready: list[int] = []
-        for other in self.segment.releases[call]:
-            self._waiting[other] -= 1
-            if self._waiting[other] == 0:
-                ready.append(other)
+        for number in self.segment.releases[call]:
+            self._waiting[number] -= 1
+            if self._waiting[number] == 0:
+                ready += self.segment.together[number]
+        ready.sort()
         return ready
 
 
