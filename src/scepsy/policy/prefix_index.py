@@ -1,7 +1,7 @@
 """Which prefix blocks each replica is thought to hold: a router's guess, bounded in memory."""
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from scepsy.model.execution import ReplicaName
 
@@ -69,17 +69,21 @@ class PrefixIndex:
             else:
                 used[block] = None
                 holders[block] = holders.get(block, 0) | bit
-        while len(used) > self._room:
-            self._drop(used.popitem(last=False)[0], bit)
+        over = len(used) - self._room
+        if over > 0:
+            self._drop([used.popitem(last=False)[0] for _ in range(over)], bit)
 
     def forget(self, name: ReplicaName) -> None:
         """A replica has lost all its blocks."""
-        for block in self._used.pop(name, {}):
-            self._drop(block, self._bit[name])
+        used = self._used.pop(name, None)
+        if used is not None:
+            self._drop(used, self._bit[name])
 
-    def _drop(self, block: int, bit: int) -> None:
-        left = self._holders[block] & ~bit
-        if left:
-            self._holders[block] = left
-        else:
-            del self._holders[block]
+    def _drop(self, blocks: Iterable[int], bit: int) -> None:
+        holders = self._holders
+        for block in blocks:
+            left = holders[block] & ~bit
+            if left:
+                holders[block] = left
+            else:
+                del holders[block]

@@ -1,6 +1,6 @@
 """The replicas of one LLM as a router knows them: their names, and what is in flight on each."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
@@ -31,6 +31,8 @@ class ReplicaSet:
         self._load: dict[ReplicaName, tuple[int, int]] = dict.fromkeys(names, (0, 0))
         self._heap = [(0, 0, name) for name in self._load]
         heapify(self._heap)
+        self._ended = 0
+        self._answer_tokens = 0
 
     @property
     def names(self) -> Collection[ReplicaName]:
@@ -41,9 +43,10 @@ class ReplicaSet:
         """What a replica of the set works on."""
         return InFlight(*self._load[name])
 
-    def inflight_tokens(self, name: ReplicaName) -> int:
-        """Prompt tokens of the calls that a replica of the set works on."""
-        return self._load[name][1]
+    @property
+    def loads(self) -> Mapping[ReplicaName, tuple[int, int]]:
+        """Calls in flight on each replica, and their prompt tokens."""
+        return self._load
 
     def add(self, name: ReplicaName) -> None:
         """A replica has come; nothing is in flight on it."""
@@ -60,8 +63,15 @@ class ReplicaSet:
         calls, tokens = self._load[name]
         self._put(name, (calls + 1, tokens + prompt_tokens))
 
-    def ended(self, name: ReplicaName, prompt_tokens: int) -> None:
+    @property
+    def answer_tokens(self) -> float:
+        """Output tokens of a call in the mean, of those that have ended so far; else 0."""
+        return self._answer_tokens / self._ended if self._ended else 0.0
+
+    def ended(self, name: ReplicaName, prompt_tokens: int, answer_tokens: int = 0) -> None:
         """A call that was sent to a replica is over, however it ended."""
+        self._ended += 1
+        self._answer_tokens += answer_tokens
         if name in self._load:
             calls, tokens = self._load[name]
             self._put(name, (calls - 1, tokens - prompt_tokens))

@@ -6,6 +6,7 @@ from typing import Generic, TypeVar
 from scepsy.model.execution import ReplicaName
 
 _Member = TypeVar("_Member")
+_INF = float("inf")
 
 
 class Agenda(Generic[_Member]):
@@ -26,7 +27,7 @@ class Agenda(Generic[_Member]):
             if self._last.get(name) == serial:
                 return at_s
             heappop(heap)
-        return float("inf")
+        return _INF
 
     def take(self) -> _Member:
         """The member that ``next_s`` is of, which has announced nothing from now on."""
@@ -36,10 +37,10 @@ class Agenda(Generic[_Member]):
 
     def announce(self, name: ReplicaName, member: _Member, at_s: float) -> None:
         """A member has something to do at an instant, and no sooner; infinite: nothing."""
-        self._serial += 1
-        self._last[name] = self._serial
-        if at_s < float("inf"):
-            heappush(self._heap, (at_s, self._serial, name, member))
+        serial = self._serial = self._serial + 1
+        self._last[name] = serial
+        if at_s < _INF:
+            heappush(self._heap, (at_s, serial, name, member))
 
     def leave(self, name: ReplicaName) -> None:
         """A member is gone, with what it announced."""

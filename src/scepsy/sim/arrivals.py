@@ -14,6 +14,8 @@ from typing import Protocol
 from scepsy.errors import InputError
 from scepsy.sim.script import Script
 
+_INF = float("inf")
+
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
@@ -46,19 +48,20 @@ class OpenLoop:
     def __init__(self, arrivals: Iterator[Arrival]) -> None:
         """Take arrivals by their instants."""
         self._arrivals = arrivals
-        self._next = next(arrivals, None)
-
-    @property
-    def next_s(self) -> float:
+        self.next_s = _INF
         """When the next one comes."""
-        return float("inf") if self._next is None else self._next.at_s
+        self._go_on()
 
     def take(self) -> Arrival:
         """The next one."""
         taken = self._next
         assert taken is not None, "no execution is left to arrive"
-        self._next = next(self._arrivals, None)
+        self._go_on()
         return taken
+
+    def _go_on(self) -> None:
+        self._next = next(self._arrivals, None)
+        self.next_s = _INF if self._next is None else self._next.at_s
 
     def ended(self, now_s: float) -> None:
         """Nothing follows from it."""

@@ -16,13 +16,14 @@ from scepsy.policy.program import NO_TOOL
 from scepsy.policy.route import CallView
 from scepsy.profiles.workload import SegmentRun
 from scepsy.sim.arrivals import ArrivalSource
-from scepsy.sim.engine import EngineCall, EngineEvent, Finished, FirstToken, Preempted
+from scepsy.sim.engine import EngineCall, EngineEvent, Finished, FirstToken
 from scepsy.sim.fleet import Fleet, Serving
 from scepsy.sim.script import Script
 
 MIN_PROMPT_TOKENS = 1
 """An engine computes at least one token of a prompt."""
 _UNKNOWN_S = float("nan")
+_INF = float("inf")
 
 
 @dataclass(slots=True, eq=False)
@@ -135,13 +136,13 @@ class Simulation:
 
     def run(self) -> Iterator[ServedExecution]:
         """Executions as they end; the iteration is over when none is under way or to come."""
-        while (next_s := self.next_s) < float("inf"):
+        while (next_s := self.next_s) < _INF:
             yield from self.step(next_s)
 
     @property
     def next_s(self) -> float:
         """When something happens next; infinite when nothing will."""
-        starts_s = self._starts[0][0] if self._starts else float("inf")
+        starts_s = self._starts[0][0] if self._starts else _INF
         return min(starts_s, self._source.next_s, self._serving.next_event_s())
 
     def step(self, now_s: float) -> list[ServedExecution]:
@@ -170,8 +171,6 @@ class Simulation:
         execution, call = self._inflight[event.call_id]
         if isinstance(event, FirstToken):
             call.first_token_s = event.at_s
-        elif isinstance(event, Preempted):
-            call.preemptions += 1
         elif isinstance(event, Finished):
             del self._inflight[event.call_id]
             call.end_s = event.at_s
@@ -183,6 +182,8 @@ class Simulation:
             if execution.progress.is_over:
                 execution.end_s = event.at_s + execution.script.tail_s
                 return execution
+        else:
+            call.preemptions += 1
         return None
 
     def _release(self, execution: ServedExecution, positions: Iterable[int]) -> None:
