@@ -25,6 +25,7 @@ from resource import RUSAGE_SELF, getrusage
 from time import perf_counter
 
 from benchmarks.host import report
+from scepsy.collector import collect_rarely
 from scepsy.model.workflow import LlmName, Stage, WorkflowName
 from scepsy.policy.route import PrefixAware
 from scepsy.profiles.silicon import engine_spec
@@ -192,6 +193,7 @@ if __name__ == "__main__":
     if not TRACE.exists():
         sys.exit(f"there is no {TRACE}: set SCEPSY_DATA to the folder that has mooncake/")
     parts = sys.argv[1:] or ["small", "large"]
+    collect_rarely()  # as `scepsy simulate` does
     trace = rows()
     figures = {part: {"small": small, "large": large}[part](trace) for part in parts}
     report("simulator_speed", repeats=REPEATS, parts=figures)

@@ -24,6 +24,7 @@ from benchmarks.paper.workloads import (
     profile_jobs,
 )
 from benchmarks.recorded.sources import DATA
+from scepsy.collector import collect_rarely
 from scepsy.profiles.curve import ProfileCurve
 from scepsy.sim.baselines.registry import BASELINES
 
@@ -219,8 +220,9 @@ _R = TypeVar("_R")
 def _pool(jobs: int) -> AbstractContextManager[Executor | None]:
     """Processes; none where one job at a time is enough."""
     if jobs == 1:
+        collect_rarely()
         return nullcontext(None)
-    return ProcessPoolExecutor(jobs, get_context("spawn"))
+    return ProcessPoolExecutor(jobs, get_context("spawn"), initializer=collect_rarely)
 
 
 def _submit(

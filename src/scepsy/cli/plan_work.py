@@ -17,6 +17,7 @@ from scepsy.cli.plan_more_view import (
     proof_line,
 )
 from scepsy.cli.plan_view import print_plan
+from scepsy.collector import collect_rarely
 from scepsy.errors import InputError, UnknownNameError
 from scepsy.files.plan_file import dump_plan, load_plan, save_plan
 from scepsy.model.plan import Plan
@@ -85,6 +86,7 @@ def run(request: PlanRequest, wanted: Wanted, traces: Path) -> None:
         InputError: the request contradicts itself, or a file cannot be read or written.
         InfeasibleError: there is no plan.
     """
+    collect_rarely()
     asked = problem(request)
     if wanted.points:
         _frontier(asked, wanted)

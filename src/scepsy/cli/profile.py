@@ -302,9 +302,11 @@ _work: dict["Stage", tuple["Workload", "Arrivals"]] = {}
 
 
 def _begin(workloads: Mapping["Stage", "Workload"], seed: int) -> None:
+    from scepsy.collector import collect_rarely
     from scepsy.profiles.workload import poisson_arrivals
     from scepsy.sim.profile import MIN_CALLS
 
+    collect_rarely()
     _work.clear()
     for stage, workload in workloads.items():
         _work[stage] = workload, poisson_arrivals(workload, min_calls=MIN_CALLS, seed=seed)

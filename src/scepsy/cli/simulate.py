@@ -183,11 +183,13 @@ def _loss(text: str) -> "NodeLoss":
 def _simulated(
     plan: "Plan", traces: Path, settings: "dict[str, Setting]"
 ) -> "dict[str, Simulated]":
+    from scepsy.collector import collect_rarely
     from scepsy.profiles.silicon import engine_spec
     from scepsy.sim.plan_run import simulate_plan
     from scepsy.sim.script import scripts
     from scepsy.traces.store import SqliteTraceStore
 
+    collect_rarely()
     with SqliteTraceStore.open(traces, create=False) as store, progress("reading traces"):
         recorded = {rate.workflow: scripts(store.executions(rate.workflow)) for rate in plan.rates}
     found = {}
