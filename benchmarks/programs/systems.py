@@ -14,6 +14,7 @@ from scepsy.policy.retain import Lru, Retention
 from scepsy.policy.route import LeastLoaded, PrefixAware, RoundRobin
 from scepsy.policy.yardsticks.affinity import SessionAffinity
 from scepsy.policy.yardsticks.scoring import KvRouter, LlmD
+from scepsy.policy.yardsticks.thunder_agent import ThunderAgent
 from scepsy.profiles.step_time import EngineSpec
 from scepsy.sim.fleet import ServedGroup, replica_names
 from scepsy.sim.program_fleet import ProgramFleet
@@ -42,6 +43,7 @@ SYSTEMS: Mapping[str, System] = {
     "vllm-affinity": System(dispatcher=SessionAffinity),
     "dynamo": System(dispatcher=KvRouter),
     "llm-d": System(dispatcher=LlmD),
+    "thunder-agent": System(dispatcher=ThunderAgent),
     "prefix-aware": System(dispatcher=lambda: AtOnce(PrefixAware())),
 }
 
