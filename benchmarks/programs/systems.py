@@ -13,6 +13,7 @@ from scepsy.policy.order import OrderPolicy, first_come
 from scepsy.policy.retain import Lru, Retention
 from scepsy.policy.route import LeastLoaded, PrefixAware, RoundRobin
 from scepsy.policy.yardsticks.affinity import SessionAffinity
+from scepsy.policy.yardsticks.continuum import Continuum, KeptLru
 from scepsy.policy.yardsticks.scoring import KvRouter, LlmD
 from scepsy.policy.yardsticks.thunder_agent import ThunderAgent
 from scepsy.profiles.step_time import EngineSpec
@@ -25,16 +26,23 @@ class System:
     """What serves, but for the replicas."""
 
     dispatcher: Callable[[], Dispatcher]
-    retention: Callable[[EngineSpec], Retention] = lambda _: Lru()
+    retention: Callable[[EngineSpec, Dispatcher], Retention] = lambda _spec, _dispatcher: Lru()
+    """Of one engine, given what feeds it."""
     order: OrderPolicy = first_come
 
     def fleet(self, llm: LlmName, spec: EngineSpec, replicas: int) -> ProgramFleet:
         """Idle replicas."""
+        made = self.dispatcher()
         return ProgramFleet(
             [ServedGroup(llm, spec, replica_names(llm, replicas))],
-            make_dispatcher=self.dispatcher,
-            make_retention=lambda: self.retention(spec),
+            make_dispatcher=lambda: made,
+            make_retention=lambda: self.retention(spec, made),
         )
+
+
+def _kept(_spec: EngineSpec, dispatcher: Dispatcher) -> Retention:
+    assert isinstance(dispatcher, Continuum)
+    return KeptLru(dispatcher.is_kept)
 
 
 SYSTEMS: Mapping[str, System] = {
@@ -44,6 +52,7 @@ SYSTEMS: Mapping[str, System] = {
     "dynamo": System(dispatcher=KvRouter),
     "llm-d": System(dispatcher=LlmD),
     "thunder-agent": System(dispatcher=ThunderAgent),
+    "continuum": System(dispatcher=Continuum, retention=_kept),
     "prefix-aware": System(dispatcher=lambda: AtOnce(PrefixAware())),
 }
 

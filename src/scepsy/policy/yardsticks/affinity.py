@@ -1,5 +1,7 @@
 """Session affinity, as routers in front of vLLM have it: ``docs/reference/yardsticks``."""
 
+# ruff: noqa: ARG002  (a dispatcher uses some of what it is told)
+
 from collections import Counter
 
 from scepsy.model.execution import ExecutionId, ReplicaName
@@ -56,6 +58,6 @@ class SessionAffinity(Eager):
         """The execution's home."""
         return self._homes.of(call, {name: len(w.calls) for name, w in self.workers.items()})
 
-    def over(self, now_s: float, execution: ExecutionId) -> None:  # noqa: ARG002
+    def over(self, now_s: float, execution: ExecutionId) -> None:
         """Its home has one execution less."""
         self._homes.over(execution)

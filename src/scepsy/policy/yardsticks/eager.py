@@ -1,5 +1,7 @@
 """What dispatchers have in common that send every call when it arrives."""
 
+# ruff: noqa: ARG002  (a dispatcher uses some of what it is told)
+
 from abc import ABC, abstractmethod
 
 from scepsy.model.execution import ExecutionId, ReplicaName
@@ -21,24 +23,24 @@ class Eager(ABC):
     def choose(self, call: CallView) -> ReplicaName:
         """One of the replicas that are up, of which there is one at least."""
 
-    def cached_tokens(self, call: CallView, replica: ReplicaName) -> int:  # noqa: ARG002
+    def cached_tokens(self, call: CallView, replica: ReplicaName) -> int:
         """Prompt tokens that a replica is thought to have."""
         return 0
 
-    def joined(self, now_s: float, replica: ReplicaName, capacity: Capacity) -> None:  # noqa: ARG002
+    def joined(self, now_s: float, replica: ReplicaName, capacity: Capacity) -> None:
         """It may be chosen."""
         self.workers[replica] = Worker(capacity)
 
-    def lost(self, now_s: float, replica: ReplicaName) -> None:  # noqa: ARG002
+    def lost(self, now_s: float, replica: ReplicaName) -> None:
         """It may not."""
         del self.workers[replica]
         self._sent = {call: name for call, name in self._sent.items() if name != replica}
 
-    def arrived(self, now_s: float, call: CallView) -> None:  # noqa: ARG002
+    def arrived(self, now_s: float, call: CallView) -> None:
         """It goes with the next ``take``."""
         self._waiting[call.id] = call
 
-    def take(self, now_s: float) -> list[Dispatch]:  # noqa: ARG002
+    def take(self, now_s: float) -> list[Dispatch]:
         """All that wait, first come first, if any replica is up."""
         if not self._waiting or not self.workers:
             return []
@@ -51,16 +53,16 @@ class Eager(ABC):
         self._waiting.clear()
         return found
 
-    def first_token(self, now_s: float, call: CallView) -> None:  # noqa: ARG002
+    def first_token(self, now_s: float, call: CallView) -> None:
         """Its prompt is computed."""
         if (name := self._sent.get(call.id)) is not None:
             self.workers[name].first_token(call)
 
-    def ended(self, now_s: float, call: CallView, result: CallResult) -> None:  # noqa: ARG002
+    def ended(self, now_s: float, call: CallView, result: CallResult) -> None:
         """It is no longer in flight."""
         self._leave(call)
 
-    def dropped(self, now_s: float, call: CallView) -> None:  # noqa: ARG002
+    def dropped(self, now_s: float, call: CallView) -> None:
         """It neither waits nor is in flight."""
         if self._waiting.pop(call.id, None) is None:
             self._leave(call)

@@ -3,6 +3,8 @@
 ``docs/reference/yardsticks/thunder-agent.md`` says what was taken and what was assumed.
 """
 
+# ruff: noqa: ARG002  (a dispatcher uses some of what it is told)
+
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -67,7 +69,7 @@ class ThunderAgent:
         self._ready: list[Dispatch] = []
         self._check_s = float("inf")
 
-    def joined(self, now_s: float, replica: ReplicaName, capacity: Capacity) -> None:  # noqa: ARG002
+    def joined(self, now_s: float, replica: ReplicaName, capacity: Capacity) -> None:
         """It may take programs."""
         self._workers[replica] = Worker(capacity)
         self._homed[replica] = {}
@@ -122,7 +124,7 @@ class ThunderAgent:
         else:
             self._leave(now_s, call, call.prompt_tokens)
 
-    def over(self, now_s: float, execution: ExecutionId) -> None:  # noqa: ARG002
+    def over(self, now_s: float, execution: ExecutionId) -> None:
         """Its programs are released."""
         for key in [key for key in self._programs if key[0] == execution]:
             program = self._programs.pop(key)
