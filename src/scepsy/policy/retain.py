@@ -92,7 +92,8 @@ class Lru(OrderedDict[int, None]):
 
     def keep(self, blocks: Sequence[int]) -> None:
         """They were used last."""
-        self.update(dict.fromkeys(blocks))
+        for block in blocks:
+            self[block] = None
 
     def wake(self, blocks: Sequence[int]) -> None:
         """They are not to be forgotten while they are held."""

@@ -75,7 +75,8 @@ class KvCache:
         if woken:
             idle.wake(woken)
             self.available_blocks -= len(woken)
-            holders.update(dict.fromkeys(woken, 1))
+            for block in woken:
+                holders[block] = 1
         for block in shared:
             holders[block] += 1
         self.take(private)
@@ -101,7 +102,8 @@ class KvCache:
         """
         holders, idle = self._holders, self._idle
         taken = [block for block in chain if block not in holders and block not in idle]
-        holders.update(dict.fromkeys(taken, 1))
+        for block in taken:
+            holders[block] = 1
         return taken
 
     def release(
