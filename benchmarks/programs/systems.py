@@ -11,9 +11,11 @@ from scepsy.model.workflow import LlmName
 from scepsy.policy.dispatch import AtOnce, Dispatcher
 from scepsy.policy.order import OrderPolicy, first_come
 from scepsy.policy.retain import Lru, Retention
+from scepsy.policy.retain_saga import WaLruTtl
 from scepsy.policy.route import LeastLoaded, PrefixAware, RoundRobin
 from scepsy.policy.yardsticks.affinity import SessionAffinity
 from scepsy.policy.yardsticks.continuum import Continuum, KeptLru
+from scepsy.policy.yardsticks.saga import Saga
 from scepsy.policy.yardsticks.scoring import KvRouter, LlmD
 from scepsy.policy.yardsticks.thunder_agent import ThunderAgent
 from scepsy.profiles.step_time import EngineSpec
@@ -45,6 +47,10 @@ def _kept(_spec: EngineSpec, dispatcher: Dispatcher) -> Retention:
     return KeptLru(dispatcher.is_kept)
 
 
+def _wa_lru(spec: EngineSpec, _dispatcher: Dispatcher) -> Retention:
+    return WaLruTtl(spec.kv_blocks)
+
+
 SYSTEMS: Mapping[str, System] = {
     "fcfs": System(dispatcher=lambda: AtOnce(RoundRobin())),
     "least-loaded": System(dispatcher=lambda: AtOnce(LeastLoaded())),
@@ -53,6 +59,7 @@ SYSTEMS: Mapping[str, System] = {
     "llm-d": System(dispatcher=LlmD),
     "thunder-agent": System(dispatcher=ThunderAgent),
     "continuum": System(dispatcher=Continuum, retention=_kept),
+    "saga": System(dispatcher=Saga, retention=_wa_lru),
     "prefix-aware": System(dispatcher=lambda: AtOnce(PrefixAware())),
 }
 

@@ -30,6 +30,10 @@ class Capacity:
     """More of that for each token before it."""
     decode_s: float = 0.0
     """From one token of an answer to the next, beside a few other calls."""
+    host_tokens: int = 0
+    """KV that is kept in host memory when the GPU has no room for it."""
+    host_token_s: float = 0.0
+    """Bringing back one token of that."""
     block_tokens: int = BLOCK_TOKENS
     """Of one block of ``CallView.prefix_blocks``."""
 
@@ -59,6 +63,10 @@ class Dispatch(NamedTuple):
 
     call: CallView
     replica: ReplicaName
+    moved_blocks: int = 0
+    """So many of its prefix blocks, from the first on, are moved there, where engines can."""
+    move_s: float = 0.0
+    """How long that takes."""
 
 
 class Dispatcher(Protocol):

@@ -1,6 +1,7 @@
 """A fleet in which calls wait at a dispatcher for each LLM, and are bound to a replica late."""
 
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 
 from scepsy.errors import UnknownNameError
 from scepsy.model.execution import ExecutionId, ReplicaName
@@ -39,6 +40,8 @@ def capacity_of(spec: EngineSpec) -> Capacity:
         decode_s=spec.times.decode_run_s(
             decodes=_FEW_DECODES, decode_context_tokens=kv_tokens // 2, steps=1
         ),
+        host_tokens=spec.host_blocks * spec.block_tokens,
+        host_token_s=spec.host_block_s / spec.block_tokens,
         block_tokens=spec.block_tokens,
     )
 
@@ -153,8 +156,10 @@ class ProgramFleet(Fleet):
     def _send(self, now_s: float, llm: LlmName) -> None:
         """Send what goes now, and note when more may."""
         dispatcher = self.dispatchers[llm]
-        for view, name in dispatcher.take(now_s):
+        for view, name, moved_blocks, move_s in dispatcher.take(now_s):
             _, call = self._waiting.pop(view.id)
+            if moved_blocks:
+                call = replace(call, fetched_blocks=moved_blocks, fetch_s=move_s)
             self._sent[call.id] = (dispatcher, view, call)
             self._told.replica = name
             super().submit(now_s, llm, view, call)

@@ -3,8 +3,6 @@
 ``docs/reference/yardsticks/dynamo.md`` and ``docs/reference/yardsticks/llm-d.md``
 """
 
-# ruff: noqa: ARG002  (a dispatcher uses some of what it is told)
-
 from collections.abc import Mapping
 
 from scepsy.model.execution import ReplicaName
