@@ -142,7 +142,8 @@ class Gateway:
         )
         query = request.rel_url.raw_query_string
         path = f"{target.path}?{query}" if query else target.path
-        outgoing = Outgoing(path, outgoing_headers(request.headers), body)
+        headers = outgoing_headers(request.headers, exchange.identity.session)
+        outgoing = Outgoing(path, headers, body)
         with self._kept(exchange):
             return await self._forwarder.forward(request, outgoing, exchange)
 

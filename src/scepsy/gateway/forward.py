@@ -46,6 +46,8 @@ _NOT_FORWARDED = _HOP_BY_HOP | frozenset(
 )
 _NOT_RETURNED = _HOP_BY_HOP | {"content-length"}
 _OWN_HEADERS = "x-scepsy-"
+ENGINE_SESSION_HEADER = "X-Session-ID"
+"""By which engines learn what program a call belongs to: vLLM hands it to its scheduler."""
 _SKIPPED = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 """What aiohttp would add by itself."""
 
@@ -61,10 +63,14 @@ class Outgoing:
     body: bytes = field(repr=False)
 
 
-def outgoing_headers(headers: Mapping[str, str]) -> CIMultiDict[str]:
+def outgoing_headers(headers: Mapping[str, str], session: str = "") -> CIMultiDict[str]:
     """The client's headers without those of its connection and our own.
 
     Answers must be readable, so no compression is asked for.
+
+    Args:
+        headers: the client's.
+        session: the program's name, told to the engine unless the client tells one or it is empty.
     """
     kept = CIMultiDict(
         (name, value)
@@ -72,6 +78,8 @@ def outgoing_headers(headers: Mapping[str, str]) -> CIMultiDict[str]:
         if (low := name.lower()) not in _NOT_FORWARDED and not low.startswith(_OWN_HEADERS)
     )
     kept["Accept-Encoding"] = "identity"
+    if session:
+        kept.setdefault(ENGINE_SESSION_HEADER, session)
     return kept
 
 

@@ -93,6 +93,13 @@ class Identity:
     chain: bytes = b""
     """Hash of the chat so far, by which its continuation is found; empty where none is needed."""
 
+    @property
+    def session(self) -> str:
+        """The program, ``<workflow>/<role>/<execution>``; empty where nothing ties a call to it."""
+        if self.rung is Rung.NEW and not self.chain:
+            return ""
+        return "/".join(filter(None, (self.workflow, self.role, self.execution)))
+
 
 def clean_name(text: str) -> str:
     """A name fit for labels, files and URLs; a long one keeps its start and a hash of the whole."""

@@ -140,6 +140,27 @@ async def test_our_headers_stay_here_and_others_are_passed_on(stage):
     assert "x-scepsy-execution" not in {name.lower() for name in seen}
 
 
+async def test_the_engine_is_told_which_program_a_call_belongs_to(stage):
+    engine = await stage.engine()
+    gateway = await stage.gateway(engine.url)
+    mine = {"x-scepsy-execution": "e1", "x-scepsy-workflow": "rag"}
+
+    for path, body, headers in (
+        ("/v1/chat/completions", CHAT, {**mine, "x-scepsy-role": "judge"}),
+        ("/v1/chat/completions", CHAT, mine),
+        ("/v1/completions", {"model": "m", "prompt": "p"}, {}),
+        ("/v1/chat/completions", CHAT, {**mine, "x-session-id": "s"}),
+    ):
+        async with stage.http.post(gateway.url + path, json=body, headers=headers) as response:
+            assert response.status == 200
+
+    headers_seen = [
+        {name.lower(): value for name, value in seen.items()} for _, seen, _ in engine.seen
+    ]
+    told = [seen.get("x-session-id") for seen in headers_seen]
+    assert told == ["rag/judge/e1", "rag/e1", None, "s"]
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_body_of_megabytes_arrives_whole(stage, stream):
     engine = await stage.engine()
