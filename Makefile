@@ -7,6 +7,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 MODEL  := $(VENV)/.smollm2
 DYNAMO := $(VENV)/.dynamo
+VLLM   := $(VENV)/.vllm
 PIP    := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 RINGS  := model predict search place policy sim
@@ -16,7 +17,7 @@ comma  := ,
 empty  :=
 space  := $(empty) $(empty)
 
-.PHONY: help demo demo-real test test-all lint bench paper docs clean
+.PHONY: help demo demo-real test test-all vllm lint bench paper docs clean
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
@@ -33,9 +34,12 @@ test: $(READY)            ## unit, property, golden and integration tests; cover
 	@$(PYTEST) -m "not slow" --cov --cov-report=
 	@$(BIN)/python -m coverage report --fail-under=95 --include='$(subst $(space),$(comma),$(strip $(PURE)))'
 
-test-all: $(READY)            ## all tests, the slow ones too
+test-all: $(READY)            ## all tests, the slow ones too; those of the vLLM plugin where vLLM can be installed
+	@$(MAKE) --no-print-directory vllm || echo "vLLM cannot be installed here: tests that need it are skipped"
 	@$(PYTEST) --cov --cov-report=
 	@$(BIN)/python -m coverage report --fail-under=95 --include='$(subst $(space),$(comma),$(strip $(PURE)))'
+
+vllm: $(VLLM)            ## install vLLM for the CPU in an environment of its own (2 GB), to test our plugin in
 
 lint: $(READY)            ## style, types, layers, size
 	@$(BIN)/ruff check .
@@ -69,6 +73,13 @@ $(DYNAMO): $(READY)
 	@$(PYTHON) -m venv $(VENV)/dynamo
 	@$(VENV)/dynamo/bin/python -m pip install --quiet --disable-pip-version-check ai-dynamo-runtime==1.6.1
 	@$(VENV)/dynamo/bin/python -m pip install --quiet --disable-pip-version-check --no-deps ai-dynamo==1.6.1
+	@touch $@
+
+$(VLLM): benchmarks/vllm-requirements.txt | $(READY)
+	@echo "installing vLLM 0.32.0 for the CPU in an environment of its own (2 GB), once ..."
+	@$(PYTHON) -m venv $(VENV)/vllm
+	@$(VENV)/vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/vllm-requirements.txt
+	@$(VENV)/vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
 $(MODEL): $(READY)

@@ -10,10 +10,18 @@ from pathlib import Path
 from time import perf_counter
 
 FOLDER = Path(__file__).parent
-MACHINERY = {"__init__", "__main__", "host", "process", "retention_replay", "search_results"}
+MACHINERY = {
+    "__init__",
+    "__main__",
+    "host",
+    "process",
+    "retention_replay",
+    "search_results",
+    "vllm_replay",
+}
 
-HOURS = {"random_allocations"}
-"""Not among all: 10,000 random allocations in nine scenarios."""
+HOURS = {"random_allocations", "vllm_eviction"}
+"""Not among all: 10,000 random allocations in nine scenarios; and a vLLM of 2 GB to install."""
 
 
 def names() -> list[str]:
