@@ -131,6 +131,8 @@ class ThunderAgent:
             self._paused.pop(key, None)
             if program.home is not None:
                 del self._homed[program.home][key]
+                for call in program.running.values():
+                    self._workers[program.home].end(call)
 
     @property
     def next_s(self) -> float:
