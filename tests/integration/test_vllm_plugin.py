@@ -20,7 +20,7 @@ from scepsy.gateway.pool import parse_replicas
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.no_cover,
-    pytest.mark.timeout(900),  # vLLM takes half a minute to start on a core of its own
+    pytest.mark.timeout(1800),  # vLLM takes half a minute to start on a core of its own
     pytest.mark.skipif(missing() is not None, reason=str(missing())),
 ]
 PYTHON = ENVIRONMENT / "bin" / "python"

@@ -35,7 +35,9 @@ def test_a_known_vllm_evicts_by_value(vllm, caplog):
 
     scheduler = vllm.Scheduler(8)
     manager = scheduler.kv_cache_manager
-    assert isinstance(manager.block_pool.free_block_queue, RetainedFreeList)
+    free_list = manager.block_pool.free_block_queue
+    assert isinstance(free_list, RetainedFreeList)
+    assert not isinstance(free_list._inner, RetainedFreeList)
     for name, last in (("a/1", 0), ("b/1", 1)):
         for call in range(2):
             hashes = [f"{name}{number}".encode() for number in range(3)]
