@@ -100,13 +100,16 @@ def test_a_block_that_is_not_free_is_never_given(caplog):
     assert "block 0 was chosen, which is not free" in caplog.text
 
 
-def test_blocks_that_are_not_cached_are_not_the_policys():
+def test_only_blocks_that_are_cached_and_free_are_the_policys():
     pool, retainer = pool_by(ByValue())
     cached, uncached = pool.take(2)
     cached.block_hash, cached.ref_cnt, uncached.ref_cnt = b"c", 0, 0
     pool.free_block_queue.append_n([cached, uncached])
     assert retainer.keeps(cached.block_id)
     assert not retainer.keeps(uncached.block_id)
+
+    pool.touch([cached])
+    assert not retainer.keeps(cached.block_id)
 
 
 def test_of_an_empty_list_nothing_is_taken():
