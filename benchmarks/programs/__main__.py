@@ -1,7 +1,8 @@
 """Serving systems on recorded agent sessions: python -m benchmarks.programs --systems fcfs,ours
 
 Needs SCEPSY_DATA, the folder of the recorded sessions. Results are JSON lines; what is there
-already is not run again, unless its system is named in --again. Tables go to stdout.
+already is not run again, unless its system is named in --again. Tables go to stdout, or
+with --page to docs/reference/programs.md.
 """
 
 import argparse
@@ -9,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.programs import results, tables
+from benchmarks.programs import page, results, tables
 from benchmarks.programs.measure import measure
 from benchmarks.programs.scenario import PRESSURES, WORKLOADS, Scenario, grid
 from benchmarks.programs.sessions import HALVES
@@ -39,6 +40,9 @@ def main() -> None:
                 results.add(path, run)
                 known[results.key(run)] = run
                 _tell(scenario, name, seed, run.task_s, run.cpu_s)
+    if options.page:
+        print(f"wrote {page.write(known.values(), options.systems)}", file=sys.stderr)
+        return
     found = tables.by_cell(known[each] for each in wanted)
     for name, runs in found.items():
         print(f"\n{name}\n\n{tables.cell(runs)}")
@@ -58,6 +62,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--half", choices=HALVES, default="tuning")
     parser.add_argument("--again", type=_names, default=(), help="systems to run anew")
+    parser.add_argument("--page", action="store_true", help="write all runs to the page")
     parser.add_argument("--out", type=Path, default=Path("programs-out"))
     return parser.parse_args()
 
