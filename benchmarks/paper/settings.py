@@ -118,7 +118,7 @@ class Setting:
 FULL = Setting(
     name="full",
     recorded={"beam_search": (30, 40), "rag_rerank": (80, 160)},
-    loads=(0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0, 1.2, 1.5),
+    loads=(0.1, 0.4, 0.7, 0.85, 1.0, 1.2),
     heavy_loads=(0.1, 0.4, 0.7, 0.9, 1.1),
     few_loads=(0.1, 0.4, 0.7),
     large_loads=(0.1, 0.7),

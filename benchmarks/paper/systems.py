@@ -5,7 +5,8 @@ for tuning. Ours: the allocations that the search proposes; the best of them beh
 policies.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
@@ -19,13 +20,17 @@ from scepsy.search.goals import largest_rates
 from scepsy.search.limits import Limits, LlmLimits
 from scepsy.search.problem import PlanRequest, Problem, problem
 from scepsy.search.rank import contenders, ranked
+from scepsy.search.turns import memory_shifts, taking_turns
 from scepsy.sim.baselines.base import System, Task, is_placeable
 from scepsy.sim.baselines.registry import BASELINES
 from scepsy.sim.serve import fleet_of
+from scepsy.sim.specs import specs_of
 
 OURS = "ours"
 _PROPOSED = 10
 """Allocations that are simulated."""
+_PROPOSED_TURNS = 16
+"""Allocations in which LLMs take turns that are simulated too."""
 _PLAIN = ("least-loaded", "first-come")
 """Router and order that all allocations are tried with."""
 _POLICIES = (
@@ -48,10 +53,7 @@ class Choice:
 
     def system(self, task: Task) -> System:
         """Ready to be simulated, with the step times of the task."""
-        specs = {
-            g.llm: task.spec_of(g.llm, g.gpu_type, g.tensor_parallel, g.gpu_fraction)
-            for g in self.allocation.groups
-        }
+        specs = specs_of(self.allocation, task.spec_of)
         make_router = find_policy(self.router)
         return System(
             name=OURS,
@@ -77,18 +79,28 @@ def candidates(name: str, task: Task) -> tuple[Candidate, ...]:
     """The configurations that a system chooses from."""
     if name in OUR_VARIANTS:
         allocations, policies = OUR_VARIANTS[name](task)
-        return tuple(_own(each, policies, task) for each in dict.fromkeys(allocations))
+        return tuple(_own(each, policies, task) for each in _that_fit(allocations, task))
     return tuple(Candidate(system, _same(system)) for system in BASELINES[name](task))
 
 
 def _own(allocation: Allocation, policies: Sequence[tuple[str, str]], task: Task) -> Candidate:
     choice = Choice(allocation, *_PLAIN)
-    others = (Choice(allocation, *policy) for policy in policies)
+    others = [Choice(allocation, *policy) for policy in policies]
+    if policies:
+        others += [Choice(each, *_PLAIN) for each in _that_fit(memory_shifts(allocation), task)]
     return Candidate(
         choice.system(task),
         choice.system,
         tuple(Candidate(other.system(task), other.system) for other in others),
     )
+
+
+def _that_fit(allocations: Iterable[Allocation], task: Task) -> Iterator[Allocation]:
+    """Each once; those whose weights have no room are left out."""
+    for each in dict.fromkeys(allocations):
+        with suppress(InfeasibleError, MissingError):
+            specs_of(each, task.spec_of)
+            yield each
 
 
 def _same(system: System) -> Callable[[Task], System]:
@@ -100,6 +112,7 @@ def described(allocation: Allocation) -> str:
     return ", ".join(
         f"{g.llm} {g.replicas} x TP{g.tensor_parallel}"
         + (f" x {g.gpu_fraction:g}" if g.gpu_fraction < 1 else "")
+        + (" by turns" if allocation.turns_of(g.llm) else "")
         for g in allocation.groups
     )
 
@@ -138,10 +151,15 @@ Offered = tuple[list[Allocation], Sequence[tuple[str, str]]]
 
 
 def _ours(task: Task) -> Offered:
+    return [*_allocations(task, Limits()), *_turns(task)], _POLICIES
+
+
+def _no_turns(task: Task) -> Offered:
     return _allocations(task, Limits()), _POLICIES
 
 
 def _no_co_location(task: Task) -> Offered:
+    """Neither by shares of GPUs nor by turns."""
     return _allocations(task, Limits(share=False)), _POLICIES
 
 
@@ -152,11 +170,13 @@ def _no_degree_choice(task: Task) -> Offered:
         key = curve.key
         least[key.stage.llm] = min(least.get(key.stage.llm, 99), key.tensor_parallel)
     llms = {load.llm: LlmLimits(tensor_parallel=least[load.llm]) for load in task.loads}
-    return _allocations(task, Limits(llms=llms)), _POLICIES
+    limits = Limits(llms=llms)
+    return [*_allocations(task, limits), *_turns(task, limits)], _POLICIES
 
 
 def _no_replicas(task: Task) -> Offered:
-    return _single_replicas(task), _POLICIES
+    alone = [a for a in _turns(task) if all(group.replicas == 1 for group in a.groups)]
+    return [*_single_replicas(task), *alone], _POLICIES
 
 
 def _no_policies(task: Task) -> Offered:
@@ -173,6 +193,7 @@ def _no_critical_path(task: Task) -> Offered:
 
 OUR_VARIANTS: Mapping[str, Callable[[Task], Offered]] = {
     OURS: _ours,
+    "no turns": _no_turns,
     "no co-location": _no_co_location,
     "no TP choice": _no_degree_choice,
     "no replicas": _no_replicas,
@@ -180,6 +201,10 @@ OUR_VARIANTS: Mapping[str, Callable[[Task], Offered]] = {
     "no simulation": _no_simulation,
     "no critical path": _no_critical_path,
 }
+
+
+def _turns(task: Task, limits: Limits | None = None) -> list[Allocation]:
+    return taking_turns(problem(_request(task, limits)), _PROPOSED_TURNS)
 
 
 def _request(task: Task, limits: Limits | None = None) -> PlanRequest:

@@ -24,9 +24,10 @@ from scepsy.profiles.store import load_profiles, save_profiles
 from scepsy.profiles.workload import Workload as StageWorkload
 from scepsy.profiles.workload import poisson_arrivals, stage_workload
 from scepsy.sim.arrivals import Stream
-from scepsy.sim.baselines.base import SpecOf, Task
+from scepsy.sim.baselines.base import Task
 from scepsy.sim.profile import profile_workload
 from scepsy.sim.script import Script, scripts
+from scepsy.sim.specs import SpecOf
 from scepsy.traces.demand import WorkflowDemand, demand
 from scepsy.traces.store import SqliteTraceStore
 

@@ -10,6 +10,9 @@ from scepsy.model.provenance import Provenance
 from scepsy.model.slo import Slo
 from scepsy.model.workflow import LlmName, Stage, WorkflowName
 
+_LEAST_TAKING_TURNS = 2
+_SLACK = 1e-9
+
 
 @dataclass(frozen=True, slots=True)
 class WorkflowRate:
@@ -45,7 +48,8 @@ class ReplicaGroup:
     """GPUs that one replica's weights are sharded over."""
     replicas: int = 1
     gpu_fraction: float = 1.0
-    """Part of each of those GPUs, compute and memory, that the replica may use, in (0, 1]."""
+    """Part of each of those GPUs, compute and memory, that the replica may use, in (0, 1]; of LLMs
+    that take turns (see ``Allocation.turns``) the part of the memory alone."""
 
     def __post_init__(self) -> None:
         if self.tensor_parallel < 1 or self.replicas < 1:
@@ -65,20 +69,49 @@ class Allocation:
 
     groups: tuple[ReplicaGroup, ...]
     """One for each LLM, sorted by its name."""
+    turns: tuple[tuple[LlmName, ...], ...] = ()
+    """LLMs that take turns: a replica of each sits on the same whole GPUs, or the first of them,
+    and those that have something to compute do so one after the other. Sorted, as are the LLMs of
+    each."""
 
     def __post_init__(self) -> None:
         names = [group.llm for group in self.groups]
         if names != sorted(set(names)):
             raise InputError("an allocation has one group for each LLM, sorted by name")
+        for llms in self.turns:
+            self._check_turns(llms)
+        taking = [llm for llms in self.turns for llm in llms]
+        if len(taking) != len(set(taking)) or self.turns != tuple(sorted(self.turns)):
+            raise InputError("an LLM takes turns with one set of others; sets are sorted")
+
+    def _check_turns(self, llms: tuple[LlmName, ...]) -> None:
+        groups = [group for group in self.groups if group.llm in llms]
+        if tuple(group.llm for group in groups) != llms or len(llms) < _LEAST_TAKING_TURNS:
+            raise InputError(f"to take turns needs two LLMs of the plan, sorted: {llms}")
+        if len({(group.gpu_type, group.replicas) for group in groups}) > 1:
+            raise InputError(f"{', '.join(llms)} take turns, but not on the same GPUs")
+        memory = sum(group.gpu_fraction for group in groups)
+        if memory > 1 + _SLACK:
+            raise InputError(f"{', '.join(llms)} take turns on {memory:g} of the GPUs' memory")
 
     @property
     def gpus(self) -> float:
         """GPUs that all groups take together."""
-        return sum(group.gpus for group in self.groups)
+        alone = sum(group.gpus for group in self.groups if not self.turns_of(group.llm))
+        widest = (self.widest(llms) for llms in self.turns)
+        return alone + sum(group.replicas * group.tensor_parallel for group in widest)
 
     def group(self, llm: LlmName) -> ReplicaGroup:
         """The group that serves an LLM, which the allocation must have."""
         return next(group for group in self.groups if group.llm == llm)
+
+    def widest(self, llms: tuple[LlmName, ...]) -> ReplicaGroup:
+        """Of LLMs that take turns the one whose replicas sit on all of their GPUs."""
+        return max(map(self.group, llms), key=lambda group: group.tensor_parallel)
+
+    def turns_of(self, llm: LlmName) -> tuple[LlmName, ...]:
+        """The LLMs that an LLM takes turns with, itself among them; none where it does not."""
+        return next((llms for llms in self.turns if llm in llms), ())
 
 
 @dataclass(frozen=True, slots=True)

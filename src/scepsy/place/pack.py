@@ -82,6 +82,9 @@ def pack(
     Raises:
         InputError: a group's fraction is not a whole number of units.
     """
+    if allocation.turns:
+        whole = pack(_together(allocation), cluster, units_per_gpu=units_per_gpu, rules=rules)
+        return whole if isinstance(whole, Unplaced) else _apart(allocation, whole)
     groups = groups_of(allocation, units_per_gpu, rules)
     where: dict[LlmName, Sequence[tuple[GpuId, ...]]] = {}
     for kind in sorted({group.type for group in groups}):
@@ -91,6 +94,27 @@ def pack(
             return best
         where |= best
     return deal_names(allocation, rules.kept, where)
+
+
+def _together(allocation: Allocation) -> Allocation:
+    """The widest of the LLMs that take turns in place of all of them, on whole GPUs."""
+    widest = {allocation.widest(llms).llm for llms in allocation.turns}
+    alone = (
+        replace(group, gpu_fraction=1.0) if group.llm in widest else group
+        for group in allocation.groups
+        if group.llm in widest or not allocation.turns_of(group.llm)
+    )
+    return Allocation(tuple(alone))
+
+
+def _apart(allocation: Allocation, placement: Placement) -> Placement:
+    """All LLMs that take turns where the widest of them was placed."""
+    where: dict[LlmName, list[tuple[GpuId, ...]]] = {}
+    for replica in placement.replicas:
+        for llm in allocation.turns_of(replica.llm) or (replica.llm,):
+            gpus = replica.gpus[: allocation.group(llm).tensor_parallel]
+            where.setdefault(llm, []).append(gpus)
+    return deal_names(allocation, (), where)
 
 
 def groups_of(allocation: Allocation, units_per_gpu: int, rules: PlaceRules) -> list[Group]:

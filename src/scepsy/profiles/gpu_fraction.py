@@ -20,6 +20,12 @@ seen on an H200: an embedder beside a 30B generator under MPS cost the generator
 throughput. So every step on less than a whole GPU is slower by 1 / (1 - 0.165), whatever the
 neighbours do: too slow beside an idle neighbour, perhaps too fast beside a busy one.
 
+LLMs can also take turns on whole GPUs: without MPS the driver lets those that have work compute
+one after the other, in slices of milliseconds, and an LLM that is alone at work has all of the
+GPU. In the same measurement this cost the generator 7.8 % of its throughput, the embedder's own
+work included. So GPUs on which several LLMs have work lose that part of their time, which is
+rather too much.
+
 [1] hao-ai-lab/MuxServe on GitHub; repeat the fit with ``tools/fit_gpu_fraction.py``.
 """
 
@@ -36,6 +42,9 @@ COMPUTE_BOUND_DECODES = 256
 """Calls from which a decode step scales with the share as a prefill step does."""
 CO_RUN_PENALTY = 1 / (1 - 0.165)
 """Time of a step beside others on the GPU over its time without them."""
+
+TURN_COST_FRACTION = 0.078
+"""Part of the time of GPUs that is lost while several LLMs take turns on them. Assumed."""
 
 
 def prefill_slowdown(gpu_fraction: float, *, tensor_parallel: int) -> float:

@@ -14,10 +14,15 @@ from scepsy.model.execution import ReplicaName
 from scepsy.model.workflow import LlmName
 from scepsy.policy.replicas import ReplicaSet
 from scepsy.policy.retain import Lru, MakeRetention
-from scepsy.policy.route import CallView, LeastLoaded, MakeRouter, Router
+from scepsy.policy.route import CallView, LeastLoaded, MakeRouter, PrefixAware, Router
+from scepsy.policy.turns import FewestTurns, StepCost, TurnGroup
 from scepsy.profiles.step_time import EngineSpec
 from scepsy.sim.agenda import Agenda
-from scepsy.sim.engine import Engine, EngineCall, EngineEvent, Finished
+from scepsy.sim.engine import Engine, EngineCall, EngineEvent, Finished, FirstToken
+from scepsy.sim.turns import SharedGpus, TurnTaker
+
+_CONTEXT_TOKENS, _MANY_CALLS = 2000, 32
+"""Of a call, and how many of them: where the cost of a step is looked up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,9 @@ class Serving(Protocol):
 class _Replica:
     name: ReplicaName
     llm: LlmName
-    engine: Engine
+    engine: Engine | TurnTaker
+    beside: tuple[ReplicaName, ...] = ()
+    """Those that it takes turns with."""
     inflight: dict[str, tuple[CallView, EngineCall]] = field(default_factory=dict)
 
 
@@ -79,11 +86,24 @@ class Fleet:
         self,
         groups: Iterable[ServedGroup],
         *,
+        turns: Iterable[tuple[ReplicaName, ...]] = (),
         make_router: MakeRouter = LeastLoaded,
         make_retention: MakeRetention = Lru,
     ) -> None:
-        """Idle replicas, each with its retention policy, and a router for each LLM."""
+        """Idle replicas, each with its retention policy, and a router for each LLM.
+
+        Args:
+            groups: the replicas.
+            turns: those of them that take turns on the same GPUs.
+            make_router: makes what feeds the replicas of each LLM.
+            make_retention: makes what decides which KV an engine keeps.
+        """
         self._make_retention = make_retention
+        self._turns: dict[ReplicaName, tuple[SharedGpus, tuple[ReplicaName, ...]]] = {}
+        for names in turns:
+            gpus = SharedGpus()
+            for name in names:
+                self._turns[name] = gpus, tuple(other for other in names if other != name)
         self._groups: dict[LlmName, _Group] = {}
         self._replicas: dict[ReplicaName, _Replica] = {}
         self._where: dict[str, _Replica] = {}
@@ -95,6 +115,7 @@ class Fleet:
             self._groups[group.llm] = _Group(group.spec, make_router(), ReplicaSet())
             for name in group.replicas:
                 self._add(group.llm, name)
+        self._route_turns()
 
     @property
     def waiting_calls(self) -> int:
@@ -105,7 +126,10 @@ class Fleet:
     @property
     def engines(self) -> Sequence[tuple[ReplicaName, Engine]]:
         """The replicas that are up, to look at."""
-        return [(each.name, each.engine) for each in self._replicas.values()]
+        return [
+            (each.name, engine.engine if isinstance(engine := each.engine, TurnTaker) else engine)
+            for each in self._replicas.values()
+        ]
 
     def replica_of(self, call_id: str) -> ReplicaName:
         """Where a call runs or, until the next call of ``advance``, ran."""
@@ -131,6 +155,8 @@ class Fleet:
         replica.inflight[call.id] = (view, call)
         self._where[call.id] = replica
         self._expect(replica)
+        if replica.beside:
+            self._expect_beside(replica)
 
     def next_event_s(self) -> float:
         """An instant (s) before which nothing observable happens; infinite when all are idle."""
@@ -146,11 +172,17 @@ class Fleet:
             replica = self._agenda.take()
             for event in replica.engine.advance(now_s):
                 found.append(event)
+                if replica.beside:
+                    self._see_turns(replica, event)
                 if isinstance(event, Finished):
                     _, call = replica.inflight.pop(event.call_id)
-                    self._groups[replica.llm].among.ended(replica.name, call.prompt_tokens)
+                    self._groups[replica.llm].among.ended(
+                        replica.name, call.prompt_tokens, event.output_tokens
+                    )
                     self._ended.append(event.call_id)
             self._expect(replica)
+            if replica.beside:
+                self._expect_beside(replica)
         return found
 
     def lose(self, now_s: float, name: ReplicaName) -> tuple[str, ...]:
@@ -160,6 +192,9 @@ class Fleet:
         """
         replica = self._replicas.pop(name)
         self._agenda.leave(name)
+        if isinstance(replica.engine, TurnTaker):
+            replica.engine.leave(now_s)
+            self._expect_beside(replica)
         group = self._groups[replica.llm]
         group.among.remove(name)
         group.router.lost(name)
@@ -180,7 +215,58 @@ class Fleet:
             raise InputError(f"two replicas are named {name}")
         self._groups[llm].among.add(name)
         engine = Engine(self._groups[llm].spec, self._make_retention())
-        self._replicas[name] = _Replica(name, llm, engine)
+        if name not in self._turns:
+            self._replicas[name] = _Replica(name, llm, engine)
+            return
+        gpus, others = self._turns[name]
+        self._replicas[name] = _Replica(name, llm, gpus.add(engine), others)
+
+    def _route_turns(self) -> None:
+        """LLMs that take turns are routed by what goes on beside each replica."""
+        llm_of = {each.name: each.llm for each in self._replicas.values()}
+        group = TurnGroup(
+            costs={llm: _step_cost(each.spec) for llm, each in self._groups.items()},
+            replicas={llm: each.among for llm, each in self._groups.items()},
+            beside={
+                name: [(llm_of[other], other) for other in others]
+                for name, (_, others) in self._turns.items()
+            },
+        )
+        for llm in {llm_of[name] for name in self._turns}:
+            is_prefix_aware = isinstance(self._groups[llm].router, PrefixAware)
+            self._groups[llm].router = FewestTurns(llm, group, is_prefix_aware=is_prefix_aware)
+        self._turn_group = group
+
+    def _see_turns(self, replica: _Replica, event: EngineEvent) -> None:
+        """Note when a prompt is computed."""
+        has_answer = isinstance(event, FirstToken)
+        if has_answer or (isinstance(event, Finished) and not event.output_tokens):
+            _, call = replica.inflight[event.call_id]
+            self._turn_group.answers(replica.name, call.prompt_tokens)
+
+    def _expect_beside(self, replica: _Replica) -> None:
+        """What one does may change when those speak that take turns with it."""
+        for name in replica.beside:
+            if name in self._replicas:
+                self._expect(self._replicas[name])
 
     def _expect(self, replica: _Replica) -> None:
         self._agenda.announce(replica.name, replica, replica.engine.next_event_s())
+
+
+def _step_cost(spec: EngineSpec) -> StepCost:
+    few_s, many_s = (
+        spec.times.decode_run_s(decodes=n, decode_context_tokens=n * _CONTEXT_TOKENS, steps=1)
+        for n in (1, _MANY_CALLS)
+    )
+    prefill_s = spec.times.step_s(
+        prefill_tokens=spec.chunk_tokens,
+        prefill_context_tokens=0,
+        decodes=0,
+        decode_context_tokens=0,
+    )
+    return StepCost(
+        first_s=few_s,
+        more_s=max(0.0, many_s - few_s) / (_MANY_CALLS - 1),
+        prompt_token_s=prefill_s / spec.chunk_tokens,
+    )

@@ -18,9 +18,9 @@ from scepsy.search.goals import at_rates
 from scepsy.search.neighbours import Neighbourhood, placed
 from scepsy.search.problem import Problem, problem
 from scepsy.search.rank import contenders, value_of
-from scepsy.sim.plan_run import SpecOf
 from scepsy.sim.rank import Latencies, Ranked, Trial, always, climb, race, simulated
 from scepsy.sim.script import Script
+from scepsy.sim.specs import SpecOf
 from scepsy.sim.summary import Latency
 
 

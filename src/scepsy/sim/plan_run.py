@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from itertools import chain
 
 from scepsy.errors import InfeasibleError, InputError, UnknownNameError
-from scepsy.model.cluster import GpuId, GpuTypeName, NodeName
+from scepsy.model.cluster import GpuId, NodeName
+from scepsy.model.execution import ReplicaName
 from scepsy.model.plan import PlacedReplica, Plan, WorkflowRate
-from scepsy.model.workflow import LlmName, WorkflowName
+from scepsy.model.workflow import WorkflowName
 from scepsy.policy.order import OrderPolicy, first_come
 from scepsy.policy.route import LeastLoaded, MakeRouter
-from scepsy.profiles.step_time import EngineSpec
 from scepsy.sim.arrivals import (
     Arrival,
     ArrivalSource,
@@ -23,9 +23,7 @@ from scepsy.sim.arrivals import (
 from scepsy.sim.fleet import Fleet, ServedGroup
 from scepsy.sim.run import Fault, FaultySimulation, ServedExecution
 from scepsy.sim.script import Script
-
-SpecOf = Callable[[LlmName, GpuTypeName, int, float], EngineSpec]
-"""What a replica of an LLM can do on a GPU type, at a TP degree and GPU fraction."""
+from scepsy.sim.specs import SpecOf, specs_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +94,7 @@ def simulate_plan(
     groups = tuple(replica_groups(plan, spec_of, setting.without))
     faults = tuple(_faults(plan, setting))
     _check_left(groups, faults)
-    fleet = Fleet(groups, make_router=setting.make_router)
+    fleet = Fleet(groups, turns=turns_of(plan), make_router=setting.make_router)
     simulation = FaultySimulation(_source(scripts, setting), fleet, faults, order=setting.order)
     first = 0 if setting.speed else setting.warm_up
     last = sum(map(len, scripts.values())) if setting.speed else first + setting.executions
@@ -124,6 +122,7 @@ def replica_groups(
     """
     for node in without:
         _check_node(plan, node)
+    specs = specs_of(plan.allocation, spec_of)
     for group in plan.allocation.groups:
         names = [
             replica.name
@@ -135,8 +134,17 @@ def replica_groups(
                 f"without {', '.join(sorted(without))} no replica of {group.llm} is left",
                 hint="plan with `--survive 1 node`, or leave another node out",
             )
-        spec = spec_of(group.llm, group.gpu_type, group.tensor_parallel, group.gpu_fraction)
-        yield ServedGroup(group.llm, spec, tuple(names))
+        yield ServedGroup(group.llm, specs[group.llm], tuple(names))
+
+
+def turns_of(plan: Plan) -> Iterator[tuple[ReplicaName, ...]]:
+    """The replicas of a plan that take turns on the same GPUs."""
+    for llms in plan.allocation.turns:
+        on_gpu: dict[GpuId, list[ReplicaName]] = {}
+        for replica in plan.placement.replicas:
+            if replica.llm in llms:
+                on_gpu.setdefault(replica.gpus[0], []).append(replica.name)
+        yield from map(tuple, on_gpu.values())
 
 
 def _source(scripts: Mapping[WorkflowName, Sequence[Script]], setting: Setting) -> ArrivalSource:

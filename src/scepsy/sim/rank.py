@@ -13,16 +13,17 @@ from itertools import chain, islice
 from math import ceil
 
 from scepsy.errors import InfeasibleError, MissingError
+from scepsy.model.cluster import GpuTypeName
 from scepsy.model.plan import Allocation, Prediction, WorkflowRate
 from scepsy.model.workflow import LlmName, WorkflowName
 from scepsy.policy.order import OrderPolicy, first_come
 from scepsy.policy.route import LeastLoaded, MakeRouter
 from scepsy.profiles.step_time import EngineSpec
 from scepsy.sim.arrivals import Arrival, OpenLoop, Stream
-from scepsy.sim.plan_run import SpecOf
 from scepsy.sim.run import ServedExecution, Simulation
 from scepsy.sim.script import Script
 from scepsy.sim.serve import arriving, fleet_of
+from scepsy.sim.specs import SpecOf, specs_of
 from scepsy.sim.summary import Latency, latency
 
 SIMULATOR = "simulator"
@@ -130,14 +131,14 @@ class Trial:
 
     def simulation(self, allocation: Allocation, arrivals: Iterator[Arrival]) -> Simulation:
         """Nothing has arrived yet."""
-        specs: dict[LlmName, EngineSpec] = {}
-        for g in allocation.groups:
-            shape = (g.llm, g.gpu_type, g.tensor_parallel, g.gpu_fraction)
-            if shape not in self._specs:
-                self._specs[shape] = self.spec_of(*shape)
-            specs[g.llm] = self._specs[shape]
-        fleet = fleet_of(allocation, specs, make_router=self.make_router)
+        fleet = fleet_of(allocation, specs_of(allocation, self._spec), make_router=self.make_router)
         return Simulation(OpenLoop(arrivals), fleet, order=self.order)
+
+    def _spec(self, *shape: *tuple[LlmName, GpuTypeName, int, float]) -> EngineSpec:
+        """Made once for each shape."""
+        if shape not in self._specs:
+            self._specs[shape] = self.spec_of(*shape)
+        return self._specs[shape]
 
     def _run(self, allocation: Allocation, calls: int, beyond: float) -> tuple[float, bool]:
         run = _Run(self, allocation, calls)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from scepsy.model.execution import ReplicaName
 from scepsy.model.plan import Allocation
 from scepsy.model.workflow import LlmName
 from scepsy.policy.order import OrderPolicy, first_come
@@ -29,7 +30,14 @@ def fleet_of(
         ServedGroup(group.llm, specs[group.llm], replica_names(group.llm, group.replicas))
         for group in allocation.groups
     )
-    return Fleet(groups, make_router=make_router)
+    return Fleet(groups, turns=_turns(allocation), make_router=make_router)
+
+
+def _turns(allocation: Allocation) -> Iterator[tuple[ReplicaName, ...]]:
+    """A replica of each of the LLMs that take turns."""
+    for llms in allocation.turns:
+        named = (replica_names(llm, allocation.group(llm).replicas) for llm in llms)
+        yield from zip(*named, strict=True)
 
 
 def serve(

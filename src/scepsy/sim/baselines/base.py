@@ -14,17 +14,11 @@ from scepsy.model.workflow import LlmName
 from scepsy.place.pack import Unplaced, pack
 from scepsy.policy.order import OrderPolicy, first_come
 from scepsy.profiles.curve import ProfileSet
-from scepsy.profiles.step_time import EngineSpec
 from scepsy.search.frontier import LlmLoad, WeightedWorkflow, llm_loads
 from scepsy.sim.fleet import Serving
 from scepsy.sim.serve import fleet_of
+from scepsy.sim.specs import SpecOf, specs_of
 from scepsy.traces.demand import WorkflowDemand
-
-SpecOf = Callable[[LlmName, GpuTypeName, int, float], EngineSpec]
-"""A replica of an LLM on a GPU type with a tensor parallel degree and a GPU fraction.
-
-Raises InfeasibleError where it does not fit and MissingError where no step times are known.
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,10 +96,7 @@ def fixed_system(
     task: Task, name: str, allocation: Allocation, *, order: OrderPolicy = first_come, note: str
 ) -> System:
     """A system that serves by an allocation that stays as it is."""
-    specs = {
-        g.llm: task.spec_of(g.llm, g.gpu_type, g.tensor_parallel, g.gpu_fraction)
-        for g in allocation.groups
-    }
+    specs = specs_of(allocation, task.spec_of)
     return System(
         name=name,
         gpus=allocation.gpus,

@@ -64,7 +64,7 @@ class Pool:
         if members is None:
             raise UnknownNameError("LLM of the pool", llm, self._of_llm)
         member = min(members, key=lambda one: (one.cost_s(llm), one.instance.inflight))
-        member.instance.submit(now_s, llm, call)
+        member.instance.serve(now_s, llm, call)
         self._where[call.id] = member
         self._expect(member)
 
@@ -93,7 +93,7 @@ class Pool:
     def _expect(self, member: _Member) -> None:
         """Note when the instance's next event is."""
         member.costs_s.clear()
-        self._agenda.announce(member.name, member, member.instance.next_event_s())
+        self._agenda.announce(member.name, member, member.instance.next_s)
 
 
 class PrefillApart:

@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-GROUP_CALLS = 8
-"""Calls whose prefill is done at one turn at most."""
-LONGEST_TURN_S = 4.0
+from scepsy.sim.turns import LONGEST_TURN_S
+
 _LEAST_ALPHA = 0.5
 
 

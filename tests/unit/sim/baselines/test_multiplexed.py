@@ -13,13 +13,14 @@ from scepsy.model.workflow import LlmName, Role, WorkflowName
 from scepsy.policy.route import CallView
 from scepsy.profiles.silicon import engine_spec
 from scepsy.profiles.step_time import EngineSpec
+from scepsy.sim import turns
 from scepsy.sim.arrivals import OpenLoop, Stream
 from scepsy.sim.baselines.base import System, Task
 from scepsy.sim.baselines.multiplexed import decode_only, multiplexed_systems
 from scepsy.sim.baselines.pool import Pool, PrefillApart
 from scepsy.sim.baselines.pool_memory import Tenant, memory_plans
 from scepsy.sim.baselines.pooled_instance import PooledInstance, PooledLlm, PooledSpec
-from scepsy.sim.baselines.turns import LONGEST_TURN_S, quotas_s
+from scepsy.sim.baselines.turns import quotas_s
 from scepsy.sim.engine import EngineCall, EngineEvent, Finished, FirstToken
 from scepsy.sim.fleet import Fleet, ServedGroup, Serving, replica_names
 from scepsy.sim.run import Simulation, steady
@@ -127,6 +128,12 @@ def a_view(call: EngineCall) -> CallView:
 BOTH = [(0.0, A, a_call("a", 8)), (0.0, B, a_call("b", 8))]
 
 
+@pytest.fixture(autouse=True)
+def _free_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Round figures: what turns cost has a test of its own."""
+    monkeypatch.setattr(turns, "TURN_COST_FRACTION", 0.0)
+
+
 def test_llms_whose_weights_stay_take_turns_of_their_share_of_the_target() -> None:
     """Turns of 1.5 s, and to the end of the step: 2 steps each."""
     pool = a_pool(a_spec(an_llm(A), an_llm(B)))
@@ -135,6 +142,19 @@ def test_llms_whose_weights_stay_take_turns_of_their_share_of_the_target() -> No
 
     assert found == {"a": (1, 6), "b": (3, 8)}  # a a b b a a b b
     assert (pool.switches, pool.switching_s) == (3, 0)
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_a_turn_costs_a_part_of_itself_where_all_weights_stay(
+    monkeypatch: pytest.MonkeyPatch, *, stays: bool
+) -> None:
+    """2 s each, and a third of the GPUs' time is lost; weights of 1 s are waited for instead."""
+    monkeypatch.setattr(turns, "TURN_COST_FRACTION", 1 / 3)
+    pool = a_pool(a_spec(an_llm(A, stays=stays), an_llm(B, stays=stays)))
+
+    served(pool, [(0.0, A, a_call("a", 4)), (0.0, B, a_call("b", 4))])
+
+    assert pool.switching_s == pytest.approx(pool.switches * 1.0)
 
 
 def test_weights_that_come_and_go_are_waited_for() -> None:
@@ -190,7 +210,7 @@ def test_quotas_are_those_of_the_round() -> None:
     """Steps of 25 and 50 ms: n is 4 and 2, and 1 s of switches."""
     quotas = quotas_s([0.025, 0.05], switching_s=0.2, token_target_s=0.1)
 
-    alpha = max(0.2 / (2 * LONGEST_TURN_S) + 0.75, 0.5)
+    alpha = max(0.2 / (2 * turns.LONGEST_TURN_S) + 0.75, 0.5)
     assert quotas == [pytest.approx(0.2 / (n * (alpha - 0.75))) for n in (4, 2)]
     for quota_s, n in zip(quotas, (4, 2), strict=True):
         assert quota_s * n / (0.2 + sum(quotas)) == pytest.approx(1 / alpha)
@@ -269,10 +289,10 @@ def test_all_that_comes_at_once_takes_the_time_of_each_llm_and_of_the_switches(
 def test_what_an_instance_does_not_serve_is_refused() -> None:
     instance = PooledInstance(a_spec(an_llm(A)))
     with pytest.raises(UnknownNameError, match="LLM"):
-        instance.submit(0.0, B, a_call("b", 1))
+        instance.serve(0.0, B, a_call("b", 1))
     with pytest.raises(UnknownNameError, match="LLM"):
         a_pool(a_spec(an_llm(A))).submit(0.0, B, a_view(a_call("b", 1)), a_call("b", 1))
-    instance.submit(1.0, A, a_call("a", 1))
+    instance.serve(1.0, A, a_call("a", 1))
     with pytest.raises(InputError, match="ran back"):
         instance.advance(0.5)
 

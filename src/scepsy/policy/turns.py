@@ -1,0 +1,112 @@
+"""Which replica gets a call of an LLM that takes turns with others on the same GPUs.
+
+While several LLMs have work there, each call waits through a step of each of them for its next
+token. So a call goes where its steps cost least time, its own and that of the calls beside it: to
+where its LLM is at work already, if it does not wait for too many others there.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from scepsy.model.execution import ReplicaName
+from scepsy.model.workflow import LlmName
+from scepsy.policy.prefix_index import BLOCKS_PER_REPLICA, PrefixIndex
+from scepsy.policy.replicas import NoReplicaLeft, ReplicaSet
+from scepsy.policy.route import CallView
+
+
+@dataclass(frozen=True, slots=True)
+class StepCost:
+    """About how long an LLM's steps take."""
+
+    first_s: float
+    """That gives one call a token."""
+    more_s: float
+    """More with each further call."""
+    prompt_token_s: float
+    """For each token of a prompt, in a step that it fills."""
+
+    def step_s(self, calls: int) -> float:
+        """That gives so many calls a token; 0 with none."""
+        return self.first_s + self.more_s * (calls - 1) if calls else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TurnGroup:
+    """LLMs that take turns, and what their replicas have to do."""
+
+    costs: Mapping[LlmName, StepCost]
+    replicas: Mapping[LlmName, ReplicaSet]
+    beside: Mapping[ReplicaName, Collection[tuple[LlmName, ReplicaName]]]
+    """For each replica those of the other LLMs on its GPUs."""
+    _prompt_tokens: dict[ReplicaName, int] = field(default_factory=dict)
+
+    def started(self, name: ReplicaName, prompt_tokens: int) -> None:
+        """A call was sent to a replica."""
+        self._prompt_tokens[name] = self.prompt_tokens(name) + prompt_tokens
+
+    def answers(self, name: ReplicaName, prompt_tokens: int) -> None:
+        """A call's prompt is computed: its first token has come, or its end."""
+        self._prompt_tokens[name] = max(0, self.prompt_tokens(name) - prompt_tokens)
+
+    def lost(self, name: ReplicaName) -> None:
+        """A replica is gone, or came back empty."""
+        self._prompt_tokens.pop(name, None)
+
+    def prompt_tokens(self, name: ReplicaName) -> int:
+        """Of calls on a replica without a first token."""
+        return self._prompt_tokens.get(name, 0)
+
+
+class FewestTurns:
+    """Least seconds of a call and those that it costs the calls beside it."""
+
+    def __init__(self, llm: LlmName, group: TurnGroup, *, is_prefix_aware: bool) -> None:
+        """For one of the LLMs of a group, with or without regard to cached prefixes."""
+        self._llm = llm
+        self._group = group
+        self._index = PrefixIndex(BLOCKS_PER_REPLICA) if is_prefix_aware else None
+
+    def choose(
+        self, call: CallView, replicas: ReplicaSet, without: Collection[ReplicaName] = ()
+    ) -> ReplicaName:
+        """The replica on whose GPUs it costs least."""
+        hits = self._index.hits(call.prefix_blocks) if self._index else {}
+        block_tokens = call.prompt_tokens / len(call.prefix_blocks) if hits else 0.0
+        costs = [
+            (self._cost_s(call.prompt_tokens - hits.get(n, 0) * block_tokens, n, replicas), n)
+            for n in replicas.names
+            if n not in without
+        ]
+        if not costs:
+            raise NoReplicaLeft
+        return min(costs)[1]
+
+    def started(self, call: CallView, replica: ReplicaName) -> None:
+        """The replica will have the prompt's blocks."""
+        self._group.started(replica, call.prompt_tokens)
+        if self._index:
+            self._index.saw(replica, call.prefix_blocks)
+
+    def lost(self, replica: ReplicaName) -> None:
+        """Its blocks are gone."""
+        self._group.lost(replica)
+        if self._index:
+            self._index.forget(replica)
+
+    def _cost_s(self, prompt_tokens: float, name: ReplicaName, replicas: ReplicaSet) -> float:
+        group, own = self._group, self._group.costs[self._llm]
+        calls = replicas.inflight(name).calls
+        step_s, inflight = own.step_s(calls), calls
+        more_s = own.step_s(calls + 1) - step_s
+        prompts_s = group.prompt_tokens(name) * own.prompt_token_s
+        for llm, other in group.beside.get(name, ()):
+            others, cost = group.replicas[llm], group.costs[llm]
+            if other in others.names:
+                count = others.inflight(other).calls
+                inflight += count
+                step_s += cost.step_s(count)
+                prompts_s += group.prompt_tokens(other) * cost.prompt_token_s
+        steps = 1 + replicas.answer_tokens
+        adds_s = more_s * steps + prompt_tokens * own.prompt_token_s
+        return prompts_s + step_s * steps + adds_s * (1 + inflight)

@@ -1,0 +1,42 @@
+"""What each replica of an allocation can do."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from scepsy.model.cluster import GpuTypeName
+from scepsy.model.plan import Allocation, ReplicaGroup
+from scepsy.model.workflow import LlmName
+from scepsy.profiles.step_time import EngineSpec
+
+SpecOf = Callable[[LlmName, GpuTypeName, int, float], EngineSpec]
+"""A replica of an LLM on a GPU type with a tensor parallel degree and a GPU fraction.
+
+Raises InfeasibleError where it does not fit and MissingError where no step times are known.
+"""
+
+
+def specs_of(allocation: Allocation, spec_of: SpecOf) -> dict[LlmName, EngineSpec]:
+    """The engine of each LLM.
+
+    Raises:
+        InfeasibleError: a group's weights do not fit its share of the GPUs.
+        MissingError: no step times are known for a group.
+    """
+    return {
+        group.llm: _spec(group, spec_of, takes_turns=bool(allocation.turns_of(group.llm)))
+        for group in allocation.groups
+    }
+
+
+def _spec(group: ReplicaGroup, spec_of: SpecOf, *, takes_turns: bool) -> EngineSpec:
+    """An LLM that takes turns has the memory of its share, and at its turn the whole GPUs."""
+    spec = spec_of(group.llm, group.gpu_type, group.tensor_parallel, group.gpu_fraction)
+    if not takes_turns:
+        return spec
+    whole = spec_of(group.llm, group.gpu_type, group.tensor_parallel, 1.0)
+    return replace(
+        whole,
+        kv_blocks=spec.kv_blocks,
+        provenance=spec.provenance,
+        error_fraction=spec.error_fraction,
+    )
