@@ -36,7 +36,7 @@ def main() -> None:
                 wanted.append((options.half, scenario.name, name, seed))
                 if wanted[-1] in known and name not in options.again:
                     continue
-                run = measure(name, system, scenario, seed)
+                run = measure(name, system, scenario, seed, belady=options.belady)
                 results.add(path, run)
                 known[results.key(run)] = run
                 _tell(scenario, name, seed, run.task_s, run.cpu_s)
@@ -62,6 +62,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--half", choices=HALVES, default="tuning")
     parser.add_argument("--again", type=_names, default=(), help="systems to run anew")
+    parser.add_argument("--belady", action="store_true", help="compare with Belady's optimum")
     parser.add_argument("--page", action="store_true", help="write all runs to the page")
     parser.add_argument("--out", type=Path, default=Path("programs-out"))
     return parser.parse_args()

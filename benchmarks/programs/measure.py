@@ -6,6 +6,7 @@ from math import ceil
 from statistics import fmean
 from time import process_time
 
+from benchmarks.programs.optimum import Admission, over_optimum
 from benchmarks.programs.scenario import (
     COUNTED,
     Scenario,
@@ -61,15 +62,21 @@ class Run:
     """Of the simulation: on a busy machine, at least what it takes alone."""
     tasks_s: tuple[float, ...]
     """Each execution's time, by arrival."""
+    misses_over_belady: float | None = None
+    """Prompt tokens computed, over what the optimum of retention would have left to compute."""
+    seconds_over_belady: float | None = None
 
 
 class Watched:
     """What serves, with a look at what its calls compute."""
 
-    def __init__(self, serving: Serving, scenario: Scenario) -> None:
+    def __init__(self, serving: Serving, scenario: Scenario, *, keeps: bool = False) -> None:
         self._serving = serving
+        self._keeps = keeps
+        self.admissions: list[Admission] = []
+        """Where they are to be kept."""
         self._spec = scenario.spec
-        self._chains: dict[str, tuple[int, tuple[int, ...]]] = {}
+        self._calls: dict[str, EngineCall] = {}
         self._computed: set[int] = set()
         self.begun_s: dict[int, float] = {}
         self.calls = self.prompt_tokens = self.cached_tokens = self.recomputed_tokens = 0
@@ -78,7 +85,7 @@ class Watched:
 
     def submit(self, now_s: float, llm: LlmName, view: CallView, call: EngineCall) -> None:
         self.begun_s[int(view.execution)] = view.execution_start_s
-        self._chains[call.id] = call.prompt_tokens, call.prefix_blocks + call.output_blocks
+        self._calls[call.id] = call
         self._serving.submit(now_s, llm, view, call)
 
     def next_event_s(self) -> float:
@@ -95,8 +102,23 @@ class Watched:
         return self._serving.replica_of(call_id)
 
     def _see(self, event: Finished) -> None:
-        tokens, chain = self._chains.pop(event.call_id)
+        call = self._calls.pop(event.call_id)
+        tokens, chain = call.prompt_tokens, call.prefix_blocks + call.output_blocks
         size, computed = self._spec.block_tokens, self._computed
+        if self._keeps:
+            held_tokens = tokens + call.output_tokens - 1
+            admission = Admission(
+                replica=self._serving.replica_of(event.call_id),
+                start_s=event.scheduled_s,
+                end_s=event.at_s,
+                prompt_tokens=tokens,
+                cached_tokens=event.cached_tokens,
+                blocks=-(-held_tokens // size),
+                prompt=chain[: (tokens - 1) // size],
+                chain=chain[: held_tokens // size],
+                counts=self.is_counting,
+            )
+            self.admissions.append(admission)
         known = event.cached_tokens // size
         while known < len(chain) and chain[known] in computed:
             known += 1
@@ -112,32 +134,31 @@ class Watched:
             self.recomputed_s += prefill_s(self._spec, event.cached_tokens, again)
 
 
-def measure(name: str, system: System, scenario: Scenario, seed: int) -> Run:
-    """Run until all executions that count have ended, under unchanged load."""
-    life_s = demand(scenario.workload, scenario.gpu, scenario.half).life_s
+def measure(
+    name: str, system: System, scenario: Scenario, seed: int, *, belady: bool = False
+) -> Run:
+    """Run until all executions that count have ended, under unchanged load.
+
+    Args:
+        name: of the system.
+        system: what serves.
+        scenario: what it serves, on what.
+        seed: decides which executions come when.
+        belady: whether to compare what is computed with the optimum of retention.
+    """
     fleet = system.fleet(LLM, scenario.spec, scenario.replicas)
-    watched = Watched(fleet, scenario)
+    watched = Watched(fleet, scenario, keeps=belady)
+    life_s = demand(scenario.workload, scenario.gpu, scenario.half).life_s
     source = Users(scenario.executions.scripts, users=scenario.users, within_s=life_s, seed=seed)
-    simulation = Simulation(source, watched, order=system.order, on_over=fleet.over)
-    first, last = scenario.users, scenario.users + COUNTED
-    until_s = MAX_LIVES * max(1.0, scenario.pressure) * life_s
-    found: list[ServedExecution] = []
-    began_s, ended = 0.0, 0
     cpu_s = process_time()
-    while len(found) < COUNTED and simulation.next_s <= until_s:
-        for execution in simulation.step(simulation.next_s):
-            ended += watched.is_counting
-            if first <= execution.number < last:
-                found.append(execution)
-        if not watched.is_counting and simulation.executions > first:
-            watched.is_counting, began_s = True, simulation.now_s
+    simulation = Simulation(source, watched, order=system.order, on_over=fleet.over)
+    until_s = MAX_LIVES * max(1.0, scenario.pressure) * life_s
+    served = _serve(simulation, watched, first=scenario.users, until_s=until_s)
     cpu_s = process_time() - cpu_s
-    took_s = simulation.now_s - began_s
-    tasks_s = {execution.number: execution.execution_s for execution in found}
-    for number in range(first, min(last, simulation.executions)):
-        tasks_s.setdefault(number, simulation.now_s - watched.begun_s[number])
+    found, tasks_s = served.executions, served.tasks_s
     ttfts_s = [call.ttft_s for execution in found for call in execution.calls]
     calls = max(1, watched.calls)
+    over = over_optimum(watched.admissions, scenario.spec) if belady else (None, None)
     return Run(
         system=name,
         scenario=scenario.name,
@@ -151,16 +172,47 @@ def measure(name: str, system: System, scenario: Scenario, seed: int) -> Run:
         served_s=fmean(map(served_s, found)),
         ttft_s=fmean(ttfts_s),
         ttft_p99_s=percentile(ttfts_s, 0.99),
-        executions_per_s=ended / took_s,
-        calls_per_s=watched.calls / took_s,
+        executions_per_s=served.ended / served.took_s,
+        calls_per_s=watched.calls / served.took_s,
         computed_fraction=1 - watched.cached_tokens / max(1, watched.prompt_tokens),
         recomputed_gib_per_call=watched.recomputed_tokens * kv_bytes_per_token() / GIB / calls,
         recomputed_s_per_call=watched.recomputed_s / calls,
         preemptions_per_call=sum(c.preemptions for e in found for c in e.calls) / len(ttfts_s),
         calls=watched.calls,
         cpu_s=cpu_s,
+        misses_over_belady=over[0],
+        seconds_over_belady=over[1],
         tasks_s=tuple(round(tasks_s[number], 2) for number in sorted(tasks_s)),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    executions: list[ServedExecution]
+    """That count and have ended."""
+    tasks_s: dict[int, float]
+    """Of all that count, by number; of those that have not ended, as long as they had run."""
+    ended: int
+    """While it was counted, whichever they are."""
+    took_s: float
+
+
+def _serve(simulation: Simulation, watched: Watched, *, first: int, until_s: float) -> _Served:
+    """Go on until executions from a number on have ended, or time is up."""
+    last = first + COUNTED
+    found: list[ServedExecution] = []
+    began_s, ended = 0.0, 0
+    while len(found) < COUNTED and simulation.next_s <= until_s:
+        for execution in simulation.step(simulation.next_s):
+            ended += watched.is_counting
+            if first <= execution.number < last:
+                found.append(execution)
+        if not watched.is_counting and simulation.executions > first:
+            watched.is_counting, began_s = True, simulation.now_s
+    tasks_s = {execution.number: execution.execution_s for execution in found}
+    for number in range(first, min(last, simulation.executions)):
+        tasks_s.setdefault(number, simulation.now_s - watched.begun_s[number])
+    return _Served(found, tasks_s, ended, simulation.now_s - began_s)
 
 
 def served_s(execution: ServedExecution) -> float:

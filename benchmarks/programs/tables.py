@@ -28,8 +28,8 @@ def cell(runs: dict[str, list[Run]]) -> str:
     """One scenario, a line for each system."""
     lines = [
         "| system | task time (s) | p99 task (s) | TTFT (s) | p99 TTFT (s) | executions/h "
-        "| computed | recomputed GiB/call | recomputed s/call |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| computed | recomputed GiB/call | recomputed s/call | computed over Belady's |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for system, own in runs.items():
         late = sum(run.unfinished for run in own)
@@ -41,9 +41,17 @@ def cell(runs: dict[str, list[Run]]) -> str:
             f"| {_shown(_mean(own, lambda r: 3600 * r.executions_per_s))} "
             f"| {_mean(own, lambda r: r.computed_fraction).value:.1%} "
             f"| {_mean(own, lambda r: r.recomputed_gib_per_call).value:.2f} "
-            f"| {_mean(own, lambda r: r.recomputed_s_per_call).value:.2f} |"
+            f"| {_mean(own, lambda r: r.recomputed_s_per_call).value:.2f} "
+            f"| {_over_belady(own)} |"
         )
     return "\n".join(lines)
+
+
+def _over_belady(runs: Sequence[Run]) -> str:
+    """Tokens and seconds, of the seeds for which it is known."""
+    tokens = [run.misses_over_belady for run in runs if run.misses_over_belady is not None]
+    seconds = [run.seconds_over_belady for run in runs if run.seconds_over_belady is not None]
+    return f"{mean_of(tokens).value:.2f}, {mean_of(seconds).value:.2f}" if tokens else ""
 
 
 def faster(runs: dict[str, list[Run]], system: str, base: str) -> Mean | None:

@@ -1,0 +1,231 @@
+"""The comparison on recorded sessions: on made-up ones in the recorded formats."""
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.programs import measure as measured
+from benchmarks.programs import page, results, scenario, sessions, tables
+from benchmarks.programs.measure import Run, measure
+from benchmarks.programs.optimum import Admission, over_optimum
+from benchmarks.programs.scenario import Scenario, Users, spec_of
+from benchmarks.programs.systems import SYSTEMS, find_system
+from scepsy.errors import UnknownNameError
+from scepsy.model.execution import ReplicaName
+
+
+@pytest.fixture(autouse=True)
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setattr(sessions, "DATA", tmp_path)
+    monkeypatch.setattr(measured, "COUNTED", 6)
+    made = [sessions.workload, scenario.demand, scenario.spec_of]
+    for name, text in (
+        ("claude_code", "\n".join(json.dumps(coding(n)) for n in range(4))),
+        ("agentcgroup", "\n".join(json.dumps(swe(n)) for n in range(4))),
+    ):
+        (tmp_path / name).mkdir()
+        with gzip.open(tmp_path / name / "sessions.jsonl.gz", "wt") as lines:
+            lines.write(text)
+    (tmp_path / "mooncake").mkdir()
+    chats = [json.dumps(each) for n in range(6) for each in chat(n)]
+    (tmp_path / "mooncake" / "conversation_trace.jsonl").write_text("\n".join(chats))
+    for each in made:
+        each.cache_clear()
+    yield tmp_path
+    for each in made:
+        each.cache_clear()
+
+
+def coding(number: int) -> dict[str, Any]:
+    """Three calls in a row, a pause of ten minutes, and one more."""
+    starts = [0, 20, 40, 660]
+    return {
+        "id": f"s{number}",
+        "block_size": 64,
+        "hash_id_scope": "local",
+        "tool_tokens": 512,
+        "system_tokens": 0,
+        "requests": [
+            {
+                "type": "n",
+                "t": t,
+                "model": "m",
+                "in": 1024 + 512 * at,
+                "out": 100,
+                "api_time": 5,
+                "stop": "tool_use" if at < 2 else "end_turn",
+                "nblk": 16 + 8 * at,
+                "lcp": 16 + 8 * (at - 1) if at else 0,
+                "new": [[16 + 8 * (at - 1), 8]] if at else [[0, 16]],
+            }
+            for at, t in enumerate(starts)
+        ],
+    }
+
+
+def swe(number: int) -> dict[str, Any]:
+    steps = [
+        {
+            "model": "m",
+            "side": False,
+            "t_req": 10.0 * at,
+            "t_end": 10.0 * at + 4,
+            "in": 10,
+            "cache_read": 1024 + (0 if at == 0 else 1024 * at),
+            "cache_new": 2048,
+            "out_chars": 400,
+            "tools": [{"name": "Read", "t0": 0, "t1": 1}] if at < 3 else [],
+        }
+        for at in range(4)
+    ]
+    return {"session": f"s{number}", "group": "g", "steps": steps}
+
+
+def chat(number: int) -> list[dict[str, Any]]:
+    """Two turns; the second begins with all of the first."""
+    first = [number * 100 + at for at in range(6)]
+    return [
+        {
+            "timestamp": 1000 * number,
+            "input_length": 512 * 5,
+            "output_length": 10,
+            "hash_ids": first[:5],
+        },
+        {
+            "timestamp": 1000 * number + 60_000,
+            "input_length": 512 * 6,
+            "output_length": 10,
+            "hash_ids": first,
+        },
+    ]
+
+
+def test_pauses_cut_sessions_and_answers_begin_the_next_prompt() -> None:
+    halves = [sessions.workload("coding", half).scripts for half in sessions.HALVES]
+    assert [len(each) for each in halves] == [4, 4]
+    long = next(script for script in halves[0] if len(script.stages) == 3)
+    calls = long.segment.calls
+    assert [call.after_s for call in calls] == [0.0, 15.0, 15.0]
+    assert [call.prefix_blocks for call in calls] == [4, 6, 8]
+    assert [call.shared_blocks for call in calls] == [2, 2, 2]
+    assert list(map(str, long.tools)) == ["tool", "tool", ""]
+
+
+def test_tools_are_named_and_what_a_provider_had_cached_is_shared() -> None:
+    script = sessions.workload("swe", "tuning").scripts[0]
+    assert list(map(str, script.tools)) == ["Read", "Read", "Read", ""]
+    assert {call.shared_blocks for call in script.segment.calls} == {1024 // sessions.BLOCK_TOKENS}
+    first, second = (call.blocks for call in script.segment.calls[:2])
+    assert second[: len(first)] == first
+
+
+def test_conversations_are_found_by_what_their_prompts_begin_with() -> None:
+    for half in sessions.HALVES:
+        scripts = sessions.workload("chat", half).scripts
+        assert len(scripts) == 3
+        assert all(len(script.segment.calls) == 2 for script in scripts)
+        assert all(script.segment.calls[1].after_s > 50 for script in scripts)
+
+
+def test_users_begin_within_a_time_and_go_on_at_once() -> None:
+    scripts = sessions.workload("swe", "tuning").scripts
+    users = Users(scripts, users=3, within_s=10.0, seed=1)
+    assert 0 <= users.next_s <= 10
+    for _ in range(3):
+        users.take()
+    assert users.next_s == float("inf")
+    users.ended(20.0)
+    assert users.take().at_s == 20.0
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_system_serves_what_counts(name: str) -> None:
+    each = Scenario(workload="swe", replicas=2, pressure=0.1)
+    run = measure(name, find_system(name), each, 0, belady=True)
+
+    assert (run.executions, run.unfinished) == (6, 0)
+    assert len(run.tasks_s) == 6
+    assert run.task_p99_s == pytest.approx(max(run.tasks_s), abs=0.01)
+    assert 0 < run.served_s < run.task_s
+    assert 0 < run.computed_fraction <= 1
+    assert run.misses_over_belady == pytest.approx(1.0)
+
+
+def test_more_pressure_is_more_users() -> None:
+    users = [Scenario(workload="coding", pressure=pressure).users for pressure in (0.5, 1.0, 2.0)]
+    assert users[1] == pytest.approx(2 * users[0], abs=1)
+    assert users[2] == pytest.approx(2 * users[1], abs=1)
+
+
+def test_a_system_that_is_not_known_is_named() -> None:
+    with pytest.raises(UnknownNameError, match="fastest"):
+        find_system("fastest")
+
+
+def test_the_optimum_keeps_what_is_used_next() -> None:
+    """Room for two chains of three."""
+    spec = spec_of("h100", 256)
+    size = spec.kv_blocks // 2
+    chains = [tuple(range(n * size, n * size + size - 1)) for n in range(3)]
+
+    def call(at: int, which: int, cached: int) -> Admission:
+        return Admission(
+            replica=ReplicaName("a"),
+            start_s=2.0 * at,
+            end_s=2.0 * at + 1,
+            prompt_tokens=size * 256,
+            cached_tokens=cached,
+            blocks=size,
+            prompt=chains[which],
+            chain=chains[which],
+            counts=True,
+        )
+
+    order = [0, 1, 2, 0, 1]
+    calls = [call(at, which, 0) for at, which in enumerate(order)]
+    tokens, seconds = over_optimum(calls, spec)
+
+    # The optimum drops the second for the third, and so finds the first again.
+    assert tokens == pytest.approx(5 / 4, rel=0.01)
+    assert seconds > 1
+
+
+def run_of(system: str, seed: int, task_s: float) -> Run:
+    fields = dict.fromkeys(Run.__dataclass_fields__, 1.0)
+    names = {"system": system, "scenario": "swe-h100-4-1", "half": "tuning", "seed": seed}
+    return results.as_run(
+        {**fields, **names, "task_s": task_s, "tasks_s": (task_s,), "unfinished": 0}
+    )
+
+
+def test_results_are_read_as_they_were_written_and_the_last_counts(tmp_path: Path) -> None:
+    path = tmp_path / "out" / "runs.jsonl"
+    assert results.read(path) == {}
+    for task_s in (3.0, 4.0):
+        results.add(path, run_of("fcfs", 0, task_s))
+    assert results.read(path) == {("tuning", "swe-h100-4-1", "fcfs", 0): run_of("fcfs", 0, 4.0)}
+
+
+def test_systems_are_compared_seed_by_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [run_of(tables.BASE, seed, 10.0 + seed) for seed in range(3)]
+    runs += [run_of("fcfs", seed, 2 * (10.0 + seed)) for seed in range(3)]
+    cells = tables.by_cell(runs)
+    ratio = tables.faster(cells["swe-h100-4-1"], "fcfs", tables.BASE)
+    assert ratio is not None
+    assert (ratio.value, ratio.half) == (pytest.approx(0.5), pytest.approx(0.0))
+    assert "| fcfs | 0.50 |" in tables.over_workloads(cells, [tables.BASE, "fcfs"])
+
+    monkeypatch.setattr(page, "PAGE", tmp_path / "page.md")
+    begin = "<!-- {}: written by `python -m benchmarks.programs --page` -->\n"
+    marks = [begin.format(name) + f"<!-- {name}: end -->" for name in ("workloads", "results")]
+    page.PAGE.write_text("# Page\n\n" + "\n\n".join(marks) + "\n\nThe end.\n")
+    for _ in range(2):
+        page.write(runs, ["fcfs"])
+    text = page.PAGE.read_text()
+    assert text.count("### On the `tuning` half") == 1
+    assert text.endswith("The end.\n")
+    assert "`coding`, tuning | 4 | 2.0" in text
