@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from scepsy.errors import UnknownNameError
 from scepsy.model.workflow import LlmName
 from scepsy.policy.dispatch import AtOnce, Dispatcher
+from scepsy.policy.dispatch_program import ByProgram
 from scepsy.policy.order import OrderPolicy, first_come
 from scepsy.policy.retain import Lru, Retention
 from scepsy.policy.retain_saga import WaLruTtl
@@ -47,6 +48,11 @@ def _kept(_spec: EngineSpec, dispatcher: Dispatcher) -> Retention:
     return KeptLru(dispatcher.is_kept)
 
 
+def _ours_kept(_spec: EngineSpec, dispatcher: Dispatcher) -> Retention:
+    assert isinstance(dispatcher, ByProgram)
+    return KeptLru(dispatcher.is_kept)
+
+
 def _wa_lru(spec: EngineSpec, _dispatcher: Dispatcher) -> Retention:
     return WaLruTtl(spec.kv_blocks)
 
@@ -60,6 +66,8 @@ SYSTEMS: Mapping[str, System] = {
     "thunder-agent": System(dispatcher=ThunderAgent),
     "continuum": System(dispatcher=Continuum, retention=_kept),
     "saga": System(dispatcher=Saga, retention=_wa_lru),
+    "ours": System(dispatcher=ByProgram, retention=_ours_kept),
+    "ours-lru": System(dispatcher=ByProgram),
     "prefix-aware": System(dispatcher=lambda: AtOnce(PrefixAware())),
 }
 

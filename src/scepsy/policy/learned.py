@@ -68,7 +68,7 @@ class Learned:
 
     def arrived(self, program: Program, stage: Stage, new_tokens: int) -> None:
         """A call arrives, and is not yet counted in the program."""
-        self._new_tokens.use(_after(program)).left(new_tokens, How.RETURNED)
+        self._new_tokens.use(gap_key(program)).left(new_tokens, How.RETURNED)
         self._next.saw(_steps_so_far(program), _stage(stage))
         steps = self._steps.use((program.workflow,))
         if program.steps:
@@ -91,11 +91,11 @@ class Learned:
 
     def gap_began(self, program: Program) -> None:
         """No call is in flight any more, since ``program.gap_start_s``."""
-        self._gaps.use(_after(program)).began(program.gap_start_s)
+        self._gaps.use(gap_key(program)).began(program.gap_start_s)
 
     def gap_over(self, program: Program, now_s: float, how: How) -> None:
         """The gap is over: the next call came, none will, or it is no longer looked at."""
-        node = self._gaps.use(_after(program))
+        node = self._gaps.use(gap_key(program))
         node.over(program.gap_start_s)
         gap_s = max(0.0, now_s - program.gap_start_s)
         hints = program.hints
@@ -144,7 +144,7 @@ class Learned:
 
     def new_tokens(self, program: Program) -> Forecast:
         """Prompt tokens that the next call adds to the last one's."""
-        curve = self._new_tokens.nearest(_after(program)).curve()
+        curve = self._new_tokens.nearest(gap_key(program)).curve()
         return Forecast((Part(1.0, curve),))
 
     def steps(self, program: Program) -> Forecast:
@@ -170,7 +170,7 @@ class Learned:
         )
 
     def _ways(self, program: Program, now_s: float) -> dict[Way, tuple[Curve, float]]:
-        key, hints = _after(program), program.hints
+        key, hints = gap_key(program), program.hints
         ways = {Way.LEARNED: (self._gaps.nearest(key).curve(now_s), 1.0)}
         if hints.next_tool is not None and hints.next_tool != program.tool:
             announced = self._gaps.nearest((hints.next_tool, *key[1:]))
@@ -197,7 +197,7 @@ def _key(stage: Stage) -> Key:
     return (stage.workflow, stage.label)
 
 
-def _after(program: Program) -> Key:
+def gap_key(program: Program) -> Key:
     """What a gap follows. The tool comes first: it tells most, also in a workflow that is new."""
     return (program.tool, program.workflow, _stage(program.stage))
 

@@ -144,9 +144,18 @@ class Programs:
         self._settle(program, now_s)
         return state
 
+    def failed(self, execution: ExecutionId, now_s: float) -> State | Refusal:
+        """One of its running calls left without an answer."""
+        return self._without_answer(execution, Event.CALL_ENDED, now_s)
+
     def dropped(self, execution: ExecutionId, now_s: float) -> State | Refusal:
         """One of its waiting calls left without having run."""
-        state = self._handle(execution, Event.CALL_DROPPED)
+        return self._without_answer(execution, Event.CALL_DROPPED, now_s)
+
+    def _without_answer(
+        self, execution: ExecutionId, event: Event, now_s: float
+    ) -> State | Refusal:
+        state = self._handle(execution, event)
         program = self._live.get(execution)
         if program is not None and not isinstance(state, Refusal):
             if not program.calls_in_flight:

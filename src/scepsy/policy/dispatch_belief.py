@@ -1,0 +1,186 @@
+"""What a dispatcher believes of replicas: what runs there, and whose KV is there still.
+
+A *context* is the KV that a call left behind, for the next call that extends it. Beliefs are the
+dispatcher's own: engines are assumed to forget what was unused for longest, and what an engine
+says that it found cached corrects that. A wrong belief costs time, never a call.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from typing import Protocol
+
+from scepsy.model.execution import ReplicaName
+from scepsy.policy.dispatch import Capacity
+
+_MARKS = (8, 7, 6, 4, 2, 1)
+"""Eighths of a chain at which its block is remembered: where a prompt that was cut short, or that
+another agent goes on with, leaves a context is found to so much."""
+_SLOWER = 2.0
+"""How much longer prompts take beside answers: what is assumed until a first token is seen."""
+_SHRINK, _GROW, _LEAST = 0.97, 1.0005, 0.5
+"""What a replica is taken to keep, after a context that was not there, and after one that was."""
+
+
+class Running(Protocol):
+    """A call that was sent, as far as it takes room."""
+
+    need_tokens: int
+
+
+class Context:
+    """KV of one agent. It is idle, or calls that extend it run; then it belongs to them."""
+
+    __slots__ = (
+        "calls", "claim_until_s", "is_idle", "marks", "on_host", "replica", "tokens", "turn",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.replica: Replica | None = None
+        self.tokens = 0
+        self.marks: tuple[tuple[int, int], ...] = ()
+        self.calls = 0
+        self.claim_until_s = -1.0  # while it has one: until then no call at the door gets its room
+        self.turn = 0  # counts claims; only the last one holds
+        self.is_idle = False
+        self.on_host = False
+
+    def vanish(self) -> None:
+        """It was on a replica that is lost."""
+        self.replica, self.is_idle, self.on_host = None, False, False
+        self.claim_until_s = -1.0
+        self.turn += 1
+
+    def remember(self, blocks: Sequence[int]) -> None:
+        """Of a call that ended: ids of some of its prompt's blocks, from the last on."""
+        depths = dict.fromkeys(len(blocks) * eighths // 8 for eighths in _MARKS)
+        self.marks = tuple((depth, blocks[depth - 1]) for depth in depths if depth)
+
+    def shared_blocks(self, blocks: Sequence[int]) -> int:
+        """How many of a prompt's blocks, from the first on, it surely has."""
+        there = len(blocks)
+        for depth, block in self.marks:
+            if depth <= there and blocks[depth - 1] == block:
+                return depth
+        return 0
+
+
+class Replica:
+    """One replica, as it is believed to be."""
+
+    __slots__ = (
+        "_trust", "busy_until_s", "capacity", "claimed_tokens", "computing", "host", "host_tokens",
+        "idle", "idle_tokens", "name", "running", "running_tokens", "waiting",
+    )  # fmt: skip
+
+    def __init__(self, name: ReplicaName, capacity: Capacity) -> None:
+        self.name, self.capacity = name, capacity
+        self.running: dict[str, Running] = {}
+        self.running_tokens = 0
+        self.computing = 0  # calls whose prompts are not computed yet
+        self.busy_until_s = float("-inf")  # with those
+        self.idle: OrderedDict[Context, None] = OrderedDict()  # on the GPU, the oldest first
+        self.idle_tokens = self.claimed_tokens = 0
+        self.host: OrderedDict[Context, None] = OrderedDict()
+        self.host_tokens = 0
+        self.waiting: deque[str] = deque()  # calls whose context is here
+        self._trust = 1.0
+
+    def fits(self, need_tokens: int, room_tokens: float) -> bool:
+        """Whether a call may run here, of which so much counts, where there is so much room.
+
+        A replica on which nothing runs takes any call.
+        """
+        if not self.running:
+            return True
+        used = self.running_tokens + self.claimed_tokens + need_tokens
+        return used <= room_tokens and len(self.running) < self.capacity.seqs
+
+    def could_fit(self, need_tokens: int, room_tokens: float) -> bool:
+        """The same if no context had a claim."""
+        if not self.running:
+            return True
+        used = self.running_tokens + need_tokens
+        return used <= room_tokens and len(self.running) < self.capacity.seqs
+
+    # ---- Calls
+
+    def start(self, now_s: float, call_id: str, call: Running, prefill_s: float) -> None:
+        """A call was sent, and older contexts may go for it."""
+        self.running[call_id] = call
+        self.running_tokens += call.need_tokens
+        self.computing += 1
+        self.busy_until_s = max(now_s, self.busy_until_s) + _SLOWER * prefill_s
+        keeps = self.capacity.kv_tokens * self._trust
+        while self.idle and self.running_tokens + self.idle_tokens > keeps:
+            self._evict(next(iter(self.idle)))
+
+    def computed(self, now_s: float) -> None:
+        """The prompt of one of its calls is, or will never be."""
+        self.computing -= 1
+        if not self.computing:
+            self.busy_until_s = now_s
+
+    def end(self, call_id: str) -> None:
+        """A call has left."""
+        self.running_tokens -= self.running.pop(call_id).need_tokens
+
+    def found(self, *, as_believed: bool) -> None:
+        """Whether a context that was believed to be here was."""
+        self._trust = max(_LEAST, min(1.0, self._trust * (_GROW if as_believed else _SHRINK)))
+
+    # ---- Contexts
+
+    def keep(self, context: Context) -> None:
+        """Nothing that runs uses it any more."""
+        context.replica, context.is_idle, context.on_host = self, True, False
+        self.idle[context] = None
+        self.idle_tokens += context.tokens
+
+    def claim(self, context: Context, until_s: float) -> None:
+        """Calls at the door do not get its room before then."""
+        context.claim_until_s = until_s
+        context.turn += 1
+        self.claimed_tokens += context.tokens
+
+    def unclaim(self, context: Context) -> None:
+        """They do."""
+        if context.claim_until_s >= 0:
+            context.claim_until_s = -1.0
+            context.turn += 1
+            self.claimed_tokens -= context.tokens
+
+    def revoke(self, need_tokens: int, room_tokens: float, spared: Context | None) -> None:
+        """Let a call that could fit do so, by taking claims from the oldest on."""
+        for context in tuple(self.idle):
+            if self.fits(need_tokens, room_tokens):
+                return
+            if context is not spared:
+                self.unclaim(context)
+
+    def release(self, context: Context) -> None:
+        """It is not idle here any more: a call uses it, or nobody will."""
+        self.unclaim(context)
+        if context.on_host:
+            del self.host[context]
+            self.host_tokens -= context.tokens
+        elif context.is_idle:
+            del self.idle[context]
+            self.idle_tokens -= context.tokens
+        context.is_idle = context.on_host = False
+
+    def forget(self, context: Context) -> None:
+        """Its KV is gone, as far as is known."""
+        self.release(context)
+        context.replica = None
+
+    def _evict(self, context: Context) -> None:
+        self.release(context)
+        room = self.capacity.host_tokens
+        if context.tokens > room:
+            context.replica = None
+            return
+        context.on_host = True
+        self.host[context] = None
+        self.host_tokens += context.tokens
+        while self.host_tokens > room:
+            self.forget(next(iter(self.host)))

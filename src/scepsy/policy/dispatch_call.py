@@ -1,0 +1,92 @@
+"""Calls and executions as a dispatcher of programs keeps them."""
+
+from enum import Enum
+
+from scepsy.model.workflow import LlmName, Stage
+from scepsy.policy.dispatch import CallResult, Capacity
+from scepsy.policy.dispatch_belief import Context, Replica
+from scepsy.policy.program_table import CallArrived, CallEnded
+from scepsy.policy.route import CallView
+
+_LLM = LlmName("any")
+"""A dispatcher sees one LLM alone."""
+_DECODES = 4
+"""Calls that are taken to share a decode step, where the work of an answer is counted."""
+
+
+class Place(Enum):
+    """Where a call is."""
+
+    DOOR = 0
+    """It waits for room on any replica."""
+    REPLICA = 1
+    """It waits for room where its context is."""
+    SENT = 2
+    GONE = 3
+
+
+class Live:
+    """An execution that may call again."""
+
+    __slots__ = ("calls", "contexts", "full_s", "is_over")
+
+    def __init__(self) -> None:
+        self.contexts: list[Context] = []
+        self.calls = 0  # that wait or run
+        self.full_s = 0.0  # to compute its last prompt from the first token on
+        self.is_over = False
+
+    def grow(self, full_s: float) -> float:
+        """A call with another prompt: how much more that takes than the last one."""
+        change, self.full_s = full_s - self.full_s, full_s
+        return change
+
+
+class Waiting:
+    """A call, from its arrival to its end."""
+
+    __slots__ = (
+        "arrived_s", "cached_tokens", "cold_s", "context", "is_computing", "is_tried", "is_warm",
+        "live", "need_tokens", "place", "replica", "serial", "view",
+    )  # fmt: skip
+
+    def __init__(self, view: CallView, live: Live, arrived_s: float, serial: int) -> None:
+        self.view, self.live, self.arrived_s, self.serial = view, live, arrived_s, serial
+        self.context: Context | None = None  # what it extends
+        self.cached_tokens = 0  # of its prompt, in that
+        self.need_tokens = view.prompt_tokens  # room that it takes
+        self.cold_s = 0.0  # to compute its prompt where its context is not
+        self.place = Place.DOOR
+        self.replica: Replica | None = None  # where it was sent
+        self.is_tried = False  # at the door, on all replicas
+        self.is_warm = False  # sent to its context
+        self.is_computing = False
+
+
+def as_arrived(call: CallView) -> CallArrived:
+    """What the table of programs is told."""
+    return CallArrived(
+        execution=call.execution,
+        stage=Stage(call.workflow, _LLM, call.role),
+        prompt_tokens=call.prompt_tokens,
+        tenant=call.tenant,
+        hints=call.hints,
+    )
+
+
+def as_ended(call: CallView, result: CallResult) -> CallEnded:
+    """What the table of programs is told."""
+    return CallEnded(
+        execution=call.execution,
+        stage=Stage(call.workflow, _LLM, call.role),
+        output_tokens=result.output_tokens,
+        kv_tokens=call.prompt_tokens + result.output_tokens,
+        tool=result.tool,
+    )
+
+
+def work_s(capacity: Capacity, call: CallView, result: CallResult) -> float:
+    """Of a replica, for a call that has ended (s)."""
+    cached_tokens = min(result.cached_tokens or 0, call.prompt_tokens)
+    decoded_s = result.output_tokens * capacity.decode_s / _DECODES
+    return capacity.prefill_s(call.prompt_tokens, cached_tokens) + decoded_s

@@ -1,0 +1,98 @@
+"""The contexts of live executions: which one a call extends, and which have a claim on room."""
+
+from heapq import heappop, heappush
+from itertools import count
+
+from scepsy.policy.dispatch import Capacity
+from scepsy.policy.dispatch_belief import Context, Replica
+from scepsy.policy.dispatch_call import Live, Waiting
+from scepsy.policy.dispatch_settings import Settings
+from scepsy.policy.learned_hold import Holds
+from scepsy.policy.program_table import Programs
+from scepsy.policy.route import CallView
+
+_CONTEXTS = 4
+"""Of one execution that are remembered."""
+_LEAST_AGAIN_S = 1e-6
+
+
+def match(live: Live, call: CallView) -> Context | None:
+    """The context that has most of a prompt."""
+    best, most = None, 0
+    for context in live.contexts:
+        blocks = context.shared_blocks(call.prefix_blocks)
+        if blocks > most and context.replica is not None:
+            best, most = context, blocks
+    return best
+
+
+class Contexts:
+    """Keeps them, and lets their claims lapse."""
+
+    def __init__(
+        self, settings: Settings, programs: Programs, changed: dict[Replica, None]
+    ) -> None:
+        """There are none.
+
+        Args:
+            settings: whether contexts have claims, and what room costs.
+            programs: what is known of the executions.
+            changed: replicas that get more room are added to it.
+        """
+        self._settings, self._programs, self._changed = settings, programs, changed
+        self._holds = Holds(programs.learned)
+        self._claims: list[tuple[float, int, int, Context]] = []  # a heap
+        self._serial = count()
+
+    @property
+    def next_lapse_s(self) -> float:
+        """When a claim lapses (s); infinite where there is none."""
+        claims = self._claims
+        while claims and claims[0][2] != claims[0][3].turn:
+            heappop(claims)
+        return claims[0][0] if claims else float("inf")
+
+    def keep(self, now_s: float, call: Waiting, tokens: int) -> None:
+        """A call's KV is the context of the next one, with a claim while that is worth it."""
+        live, replica, context = call.live, call.replica, call.context
+        assert replica is not None
+        if context is None or context.calls or context.replica is None:
+            context = Context()
+            live.contexts = [each for each in live.contexts if each.replica is not None]
+            live.contexts.append(context)
+            if len(live.contexts) > _CONTEXTS:
+                self.drop(live.contexts.pop(0))
+        replica.release(context)
+        context.tokens = tokens
+        context.remember(call.view.prefix_blocks)
+        replica.keep(context)
+        program = self._programs.get(call.view.execution)
+        if not self._settings.holds or program is None:
+            return
+        price = self._settings.price * tokens / replica.capacity.kv_tokens
+        hold_s = self._holds.hold_s(program, price / _again_s(replica.capacity, tokens))
+        if hold_s > 0:
+            replica.claim(context, now_s + hold_s)
+            heappush(self._claims, (now_s + hold_s, next(self._serial), context.turn, context))
+
+    def lapse(self, now_s: float) -> None:
+        """Claims whose time is over give up their room."""
+        claims = self._claims
+        while claims and (claims[0][0] <= now_s or claims[0][2] != claims[0][3].turn):
+            _, _, turn, context = heappop(claims)
+            if turn == context.turn and context.replica is not None:
+                context.replica.unclaim(context)
+                self._changed[context.replica] = None
+
+    def drop(self, context: Context) -> None:
+        """Nobody will use it."""
+        if context.replica is not None:
+            self._changed[context.replica] = None
+            context.replica.forget(context)
+
+
+def _again_s(capacity: Capacity, tokens: int) -> float:
+    """To have a context's KV again that the GPU has forgotten; above 0."""
+    if capacity.host_tokens:
+        return max(_LEAST_AGAIN_S, tokens * capacity.host_token_s)
+    return capacity.prefill_s(tokens)

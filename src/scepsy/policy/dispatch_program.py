@@ -1,0 +1,396 @@
+"""Serve programs, not calls: a dispatcher that minds whose KV is where, and how much fits.
+
+A call whose context is believed to be on a replica goes there at once. Any other one waits at the
+door until a replica has room for all of it, beside what runs there and the contexts of programs in
+gaps that are worth their room; of those, the door lets in by tenants' shares, then levels of work,
+then arrival. Who has waited for as long as a bound goes before all others, whatever that costs.
+"""
+
+from collections import OrderedDict
+from collections.abc import Collection, Iterable
+from itertools import count
+
+from scepsy.model.execution import ExecutionId, ReplicaName
+from scepsy.policy.dispatch import CallResult, Capacity, Dispatch
+from scepsy.policy.dispatch_belief import Context, Replica
+from scepsy.policy.dispatch_call import Live, Place, Waiting, as_arrived, as_ended, work_s
+from scepsy.policy.dispatch_contexts import Contexts, match
+from scepsy.policy.dispatch_estimates import Estimates
+from scepsy.policy.dispatch_place import bound_to, emptiest, soonest, without_claims
+from scepsy.policy.dispatch_settings import Settings
+from scepsy.policy.program import NO_TENANT, TenantName
+from scepsy.policy.program_table import Programs
+from scepsy.policy.route import CallView
+from scepsy.policy.share import Entry, FairQueue
+
+_INF = float("inf")
+_TRIED = 4
+"""Calls at the door that are looked at when the first does not fit."""
+
+
+class ByProgram:
+    """See the module. One for each LLM; ``Settings`` say which of its mechanisms are on."""
+
+    def __init__(self, settings: Settings | None = None, programs: Programs | None = None) -> None:
+        """No replica is up, and nothing is known of programs but what is given."""
+        self.settings = settings or Settings()
+        self.programs = programs or Programs()
+        self._replicas: dict[ReplicaName, Replica] = {}
+        self._changed: dict[Replica, None] = {}
+        """Where more may fit than when the door was tried last."""
+        self._contexts = Contexts(self.settings, self.programs, self._changed)
+        self._busy: dict[Replica, None] = {}
+        """Where the door was closed only as prompts were being computed."""
+        self._live: OrderedDict[ExecutionId, Live] = OrderedDict()
+        self._live_s = 0.0
+        self._waiting: OrderedDict[str, Waiting] = OrderedDict()
+        """All that wait, by arrival."""
+        self._sent: dict[str, Waiting] = {}
+        self._door: FairQueue[Waiting] = FairQueue(self.settings.weights)
+        self._stuck: dict[Replica, None] = {}
+        """Replicas that have no room for a call whose context they have."""
+        self._reserved: tuple[Waiting, Replica] | None = None
+        """The one who goes before all others, and the replica that is kept for it."""
+        self._serial = count()
+        self._now_s = -_INF
+        self._estimates = Estimates()
+        self._capacity: Capacity | None = None
+        """Of the replica that came last: what calls are taken to cost before one is chosen."""
+
+    @property
+    def replicas(self) -> Collection[Replica]:
+        """Those that are up, to look at."""
+        return self._replicas.values()
+
+    @property
+    def live_executions(self) -> int:
+        """Of which something is kept."""
+        return len(self._live)
+
+    # ---- What happens
+
+    def joined(self, now_s: float, replica: ReplicaName, capacity: Capacity) -> None:  # noqa: ARG002
+        """It takes calls from now on."""
+        self._capacity = capacity
+        found = self._replicas[replica] = Replica(replica, capacity)
+        self._changed[found] = None
+
+    def lost(self, now_s: float, replica: ReplicaName) -> None:
+        """What was there is forgotten; calls that waited for it wait at the door."""
+        gone = self._replicas.pop(replica)
+        for kept in (self._changed, self._busy, self._stuck):
+            kept.pop(gone, None)
+        for call_id, call in list(self._sent.items()):
+            if call.replica is gone:
+                del self._sent[call_id]
+                call.live.calls -= 1
+                self.programs.failed(call.view.execution, now_s)
+        for live in self._live.values():
+            for context in live.contexts:
+                if context.replica is gone:
+                    context.vanish()
+            live.contexts = [each for each in live.contexts if each.replica is not None]
+        for call in self._waiting.values():
+            if call.context is not None and call.context.replica is None:
+                self._to_door(call)
+        if self._reserved is not None and self._reserved[1] is gone:
+            self._reserved = None
+
+    def arrived(self, now_s: float, call: CallView) -> None:
+        """It waits, at the replica that has its context or at the door."""
+        for program in self.programs.expire(now_s):
+            self._forget(program.execution)
+        self.programs.arrived(as_arrived(call), now_s)
+        live = self._live.get(call.execution)
+        if live is None:
+            live = self._begin(call.execution)
+        found = Waiting(call, live, now_s, next(self._serial))
+        self._waiting[call.id] = found
+        live.calls += 1
+        capacity = self._capacity
+        if capacity is not None:
+            self._live_s += live.grow(capacity.prefill_s(call.prompt_tokens))
+        found.context = match(live, call) if self.settings.routes else None
+        if found.context is None or found.context.on_host:
+            self._to_door(found)
+        else:
+            self._to_context(found, found.context)
+
+    def first_token(self, now_s: float, call: CallView) -> None:
+        """Its prompt is computed: the next one may follow."""
+        found = self._sent.get(call.id)
+        if found is not None and found.is_computing:
+            found.is_computing = False
+            assert found.replica is not None
+            found.replica.computed(now_s)
+            self._changed[found.replica] = None
+
+    def ended(self, now_s: float, call: CallView, result: CallResult) -> None:
+        """Its KV stays, as the context of its program's next call."""
+        found = self._leave_replica(now_s, call)
+        if found is None:
+            return
+        replica, live = found.replica, found.live
+        assert replica is not None
+        self._estimates.ended(found, result)
+        self._door.charge(self._tenant(call), work_s(replica.capacity, call, result))
+        self.programs.ended(as_ended(call, result), now_s)
+        if not live.is_over:
+            tokens = call.prompt_tokens + result.output_tokens
+            own_tokens = max(1, tokens - self._estimates.shared_tokens(call))
+            self._contexts.keep(now_s, found, own_tokens)
+
+    def dropped(self, now_s: float, call: CallView) -> None:
+        """It waits no longer, or has left its replica; its context is there as before."""
+        found = self._waiting.pop(call.id, None)
+        if found is not None:
+            found.place = Place.GONE
+            found.live.calls -= 1
+            self.programs.dropped(call.execution, now_s)
+            return
+        found = self._leave_replica(now_s, call)
+        if found is not None:
+            self.programs.failed(call.execution, now_s)
+            context = found.context
+            if context is not None and not context.calls and not found.live.is_over:
+                assert found.replica is not None
+                found.replica.keep(context)
+
+    def over(self, now_s: float, execution: ExecutionId) -> None:
+        """Its contexts give up their room."""
+        self.programs.told_finished(execution, now_s)
+        self._forget(execution)
+
+    @property
+    def next_s(self) -> float:
+        """When a claim lapses, a prompt should be computed, or a call has waited for long."""
+        if not self._waiting:
+            return _INF
+        oldest = next(iter(self._waiting.values()))
+        instants = [oldest.arrived_s + self.bound_s, self._contexts.next_lapse_s]
+        instants += [each.busy_until_s for each in self._busy]
+        if self.settings.moves:
+            instants += [self._moves_s(replica) for replica in self._stuck]
+        now_s = self._now_s
+        return min((at_s for at_s in instants if at_s > now_s), default=_INF)
+
+    @property
+    def bound_s(self) -> float:
+        """Who has waited for so long goes before all others (s).
+
+        It is a multiple of what it would take to compute the context of every live execution once:
+        of the wait that is to be expected if all were served in turn, none of them from a cache.
+        """
+        settings = self.settings
+        each_s = self._live_s / max(1, len(self._replicas))
+        return max(settings.least_bound_s, settings.patience * each_s)
+
+    def is_kept(self, program: str) -> bool:
+        """Whether an engine should keep a program's blocks while it has others to forget."""
+        live = self._live.get(ExecutionId(program.partition("/")[0]))
+        return live is not None and any(each.claim_until_s >= 0 for each in live.contexts)
+
+    # ---- What goes
+
+    def take(self, now_s: float) -> list[Dispatch]:
+        """Overdue calls, calls whose context is there, then what fits of those at the door."""
+        self._now_s = now_s
+        if not self._waiting or not self._replicas:
+            return []
+        self._contexts.lapse(now_s)
+        for replica in [each for each in self._busy if each.busy_until_s <= now_s]:
+            del self._busy[replica]
+            self._changed[replica] = None
+        found: list[Dispatch] = []
+        self._serve_overdue(now_s, found)
+        for replica in tuple(self._changed):
+            self._serve_contexts(now_s, replica, found)
+        if self.settings.moves:
+            self._move(now_s)
+        self._serve_door(now_s, found)
+        self._changed.clear()
+        return found
+
+    def _serve_overdue(self, now_s: float, found: list[Dispatch]) -> None:
+        """The oldest first; where it does not fit, a replica is kept for it."""
+        while self._waiting:
+            call = next(iter(self._waiting.values()))
+            if self._reserved is not None and self._reserved[0] is not call:
+                self._reserved = None
+            if self._reserved is None and now_s < call.arrived_s + self.bound_s:
+                return
+            is_new = self._reserved is None
+            among = self._replicas.values() if is_new else self._changed
+            replica = without_claims(call, among, self._room)
+            if replica is None:
+                if self._reserved is None:
+                    least = emptiest(self._replicas.values())
+                    self._reserved = call, least
+                return
+            replica.revoke(call.need_tokens, self._room(replica), call.context)
+            self._send(now_s, call, replica, found)
+
+    def _serve_contexts(self, now_s: float, replica: Replica, found: list[Dispatch]) -> None:
+        """Calls whose context is on a replica, first come first, as far as they fit."""
+        waiting = replica.waiting
+        if self._reserved is not None and self._reserved[1] is replica:
+            return
+        while waiting:
+            call = self._waiting.get(waiting[0])
+            if call is None or call.place is not Place.REPLICA:
+                waiting.popleft()
+                continue
+            context = call.context
+            assert context is not None
+            if context.replica is not replica or context.on_host:
+                waiting.popleft()
+                self._to_door(call)
+            elif replica.could_fit(call.need_tokens, self._room(replica)):
+                waiting.popleft()
+                self._send(now_s, call, replica, found)
+            else:
+                self._stuck[replica] = None
+                return
+        self._stuck.pop(replica, None)
+
+    def _move(self, now_s: float) -> None:
+        """Let calls go to any replica that have waited for longer than to begin anew takes."""
+        for replica in tuple(self._stuck):
+            if self._moves_s(replica) <= now_s:
+                call = self._waiting.get(replica.waiting.popleft())
+                if call is not None and call.place is Place.REPLICA:
+                    self._to_door(call)
+                if not replica.waiting:
+                    del self._stuck[replica]
+
+    def _moves_s(self, replica: Replica) -> float:
+        call = self._waiting.get(replica.waiting[0]) if replica.waiting else None
+        if call is None:
+            return self._now_s
+        return call.arrived_s + self.settings.hysteresis * call.cold_s
+
+    def _serve_door(self, now_s: float, found: list[Dispatch]) -> None:
+        put_back: list[tuple[TenantName, Entry[Waiting]]] = []
+        while len(put_back) < _TRIED and (entry := self._door.take()) is not None:
+            call = entry[1][2]
+            if call.place is not Place.DOOR:
+                continue
+            replica = self._place(now_s, call)
+            call.is_tried = True
+            if replica is None:
+                put_back.append(entry)
+            else:
+                self._send(now_s, call, replica, found)
+        for tenant, (level, serial, call) in put_back:
+            self._door.put(tenant, level, serial, call)
+
+    def _place(self, now_s: float, call: Waiting) -> Replica | None:
+        """Of the replicas with room, where its prompt is computed soonest; then the emptiest."""
+        among: Iterable[Replica] = self._changed if call.is_tried else self._replicas.values()
+        settings, own = self.settings, bound_to(now_s, call, self.settings)
+        reserved = None if self._reserved is None else self._reserved[1]
+        open_to = [
+            replica
+            for replica in (among if own is None else (own,))
+            if replica is not reserved
+            and (not settings.admits or replica.fits(call.need_tokens, self._room(replica)))
+        ]
+        if settings.queues:
+            for replica in tuple(open_to):
+                if replica.busy_until_s - now_s > settings.ahead_s:
+                    open_to.remove(replica)
+                    self._busy[replica] = None
+        return soonest(now_s, open_to)
+
+    def _send(self, now_s: float, call: Waiting, replica: Replica, found: list[Dispatch]) -> None:
+        view, context = call.view, call.context
+        del self._waiting[view.id]
+        self._sent[view.id] = call
+        if self._reserved is not None and self._reserved[0] is call:
+            self._reserved = None
+        call.place, call.replica, call.is_warm = Place.SENT, replica, False
+        cached, load_s = self._estimates.shared_tokens(view), 0.0
+        if context is not None and context.replica is replica:
+            cached = call.cached_tokens
+            if context.on_host:
+                load_s = cached * replica.capacity.host_token_s
+            else:
+                call.is_warm = True
+            replica.release(context)
+            context.calls += 1
+        elif context is not None:  # its program goes on elsewhere
+            self._contexts.drop(context)
+            call.context = None
+        call.is_computing = True
+        cached = min(cached, view.prompt_tokens - 1)
+        prefill_s = load_s + replica.capacity.prefill_s(view.prompt_tokens, cached)
+        replica.start(now_s, view.id, call, prefill_s)
+        self.programs.started(view.execution)
+        found.append(Dispatch(view, replica.name))
+
+    # ---- Calls and executions
+
+    def _to_context(self, call: Waiting, context: Context) -> None:
+        """It goes to the replica that has its context, when there is room for the rest of it."""
+        replica = self._estimates.at_context(call, context)
+        call.place = Place.REPLICA
+        replica.waiting.append(call.view.id)
+        self._changed[replica] = None
+
+    def _to_door(self, call: Waiting) -> None:
+        """It goes to any replica that has room; to one alone where its KV is in host memory."""
+        view, context, again_s = call.view, call.context, 0.0
+        if self._capacity is not None:
+            again_s = self._estimates.at_door(call, self._capacity)
+        if context is not None and context.on_host:
+            capacity = self._estimates.at_context(call, context).capacity
+            again_s = call.cached_tokens * capacity.host_token_s
+            again_s += capacity.prefill_s(view.prompt_tokens, call.cached_tokens)
+        else:
+            call.context = None
+        call.place, call.is_tried = Place.DOOR, False
+        level = self.settings.level(again_s) - view.hints.priority
+        self._door.put(self._tenant(view), level, call.serial, call)
+
+    def _tenant(self, call: CallView) -> TenantName:
+        return call.tenant if self.settings.shares else NO_TENANT
+
+    def _leave_replica(self, now_s: float, call: CallView) -> Waiting | None:
+        found = self._sent.pop(call.id, None)
+        if found is None:
+            return None
+        replica = found.replica
+        assert replica is not None
+        if found.is_computing:
+            found.is_computing = False
+            replica.computed(now_s)
+        replica.end(call.id)
+        self._changed[replica] = None
+        found.live.calls -= 1
+        if found.context is not None:
+            found.context.calls -= 1
+        return found
+
+    def _room(self, replica: Replica) -> float:
+        filled = self.settings.fill_fraction * replica.capacity.kv_tokens
+        return filled - self._estimates.all_shared_tokens
+
+    def _begin(self, execution: ExecutionId) -> Live:
+        found = self._live[execution] = Live()
+        if len(self._live) > self.programs.limits.programs:
+            oldest = next(iter(self._live))
+            if not self._live[oldest].calls:
+                self._forget(oldest)
+            else:
+                self._live.move_to_end(oldest)
+        return found
+
+    def _forget(self, execution: ExecutionId) -> None:
+        live = self._live.pop(execution, None)
+        if live is None:
+            return
+        live.is_over = True
+        self._live_s -= live.full_s
+        for context in live.contexts:
+            self._contexts.drop(context)
+        live.contexts = []

@@ -1,0 +1,57 @@
+"""What a dispatcher of programs does, and how much of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import log
+
+from scepsy.errors import InputError
+from scepsy.policy.program import TenantName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Each mechanism can be switched off, and be the only one that is on."""
+
+    patience: float = 2.0
+    """The one knob: how many times the wait of serving all in turn, nothing cached, a call may be
+    passed over. Low favours the tail, high favours throughput."""
+    least_bound_s: float = 10.0
+    """... and so long in any case (s)."""
+    routes: bool = True
+    """A call goes to its context; else to any replica."""
+    admits: bool = True
+    """A call without a context on a GPU waits until it fits beside what runs and has claims."""
+    holds: bool = True
+    """Contexts in gaps have claims while they are worth their room."""
+    queues: bool = True
+    """No call leaves the door for a replica that still computes prompts for long."""
+    moves: bool = True
+    """A call that waits for its context begins anew elsewhere when that should be sooner."""
+    shares: bool = True
+    """Tenants have equal shares, or by weight."""
+    weights: Mapping[TenantName, float] = field(default_factory=dict)
+    price: float = 1.0
+    """Of room, in replicas: at 1, all room of a replica for 1 s is worth 1 s of its work."""
+    level_ratio: float = 4.0
+    """Levels of work at the door: so much more work is one level later. 1: none, all by arrival."""
+    least_level_s: float = 0.25
+    """Work up to which a call is of the first level (s)."""
+    ahead_s: float = 0.5
+    """Prompts that a replica may still have to compute when it gets the next (s)."""
+    hysteresis: float = 1.5
+    """How much longer than beginning anew takes a call waits for its context."""
+    fill_fraction: float = 0.95
+    """Of the KV that calls and claims may take up."""
+
+    def __post_init__(self) -> None:
+        least = min(self.patience, self.least_bound_s, self.price, self.ahead_s, self.hysteresis)
+        if least < 0 or not 0 < self.fill_fraction <= 1 or not self.least_level_s > 0:
+            raise InputError(
+                "settings of a dispatcher must not be negative, and fractions in (0, 1]"
+            )
+
+    def level(self, work_s: float) -> int:
+        """Of a call that takes so long to begin."""
+        if self.level_ratio <= 1 or work_s <= self.least_level_s:
+            return 0
+        return 1 + int(log(work_s / self.least_level_s) / log(self.level_ratio))

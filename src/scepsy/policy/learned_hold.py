@@ -1,0 +1,74 @@
+"""For how long the KV of a program is worth its room, by what is learned of gaps.
+
+At each age of a gap the *index* is the largest ratio, over all times to give up after, of the
+chance that the next call comes by then to the expected time until it has, or one gives up: chance
+of use per second held (the Gittins index of waiting). KV is held while that is above a price.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scepsy.policy.learned import Learned, gap_key
+from scepsy.policy.learned_counts import Key
+from scepsy.policy.learned_curve import Forecast
+from scepsy.policy.program import Program
+
+AGES_S: tuple[float, ...] = (0.0, *(0.5 * 2 ** (step / 2) for step in range(28)))
+"""Ages at which an index may change: half a second to an hour and a half, 1.4 apart."""
+_MOST_ASKED = 512
+"""An index is made anew after twice as many questions as the last time, and then after so many."""
+_MOST_KEYS = 4096
+
+
+@dataclass(slots=True)
+class _Known:
+    index: Sequence[float]
+    left: int
+    asked: int
+
+
+class Holds:
+    """Remembers the index of each kind of gap: it is asked for more often than it changes."""
+
+    def __init__(self, learned: Learned) -> None:
+        self._learned = learned
+        self._known: dict[Key, _Known] = {}
+
+    def hold_s(self, program: Program, price_per_s: float) -> float:
+        """From the start of a gap, for so long the chance of use per second is worth the price."""
+        hints = program.hints
+        if hints.gap_s is not None or hints.next_tool is not None:
+            return _until(self._index(program), price_per_s)
+        key = gap_key(program)
+        known = self._known.get(key)
+        if known is None or known.left == 0:
+            asked = 1 if known is None else min(_MOST_ASKED, 2 * known.asked)
+            if len(self._known) >= _MOST_KEYS:
+                self._known.clear()
+            known = self._known[key] = _Known(self._index(program), asked, asked)
+        known.left -= 1
+        return _until(known.index, price_per_s)
+
+    def _index(self, program: Program) -> Sequence[float]:
+        return indices(self._learned.gap(program, program.gap_start_s))
+
+
+def indices(forecast: Forecast) -> Sequence[float]:
+    """The index at each age, of a forecast that is made at the start of a gap."""
+    came = [forecast.returns_within(age) for age in AGES_S]
+    held = [forecast.expected_wait(age) for age in AGES_S]
+    found = [0.0] * len(AGES_S)
+    for now in range(len(AGES_S) - 1):
+        before_came, before_held = came[now], held[now]
+        found[now] = max(
+            (later_came - before_came) / max(1e-9, later_held - before_held)
+            for later_came, later_held in zip(came[now + 1 :], held[now + 1 :], strict=True)
+        )
+    return found
+
+
+def _until(index: Sequence[float], price_per_s: float) -> float:
+    for age_s, value in zip(AGES_S, index, strict=True):
+        if value < price_per_s:
+            return age_s
+    return AGES_S[-1]

@@ -1,0 +1,80 @@
+"""In which order calls wait: tenants by their shares, levels of expected work, then by arrival.
+
+Of the tenants whose calls wait, the one goes first that was served least for its weight; who was
+idle for a while has saved up nothing. Of one tenant's calls, those of the lowest level go first.
+"""
+
+from collections.abc import Mapping
+from heapq import heappop, heappush
+from typing import Generic, TypeVar
+
+from scepsy.errors import InputError
+from scepsy.policy.program import TenantName
+
+ItemT = TypeVar("ItemT")
+Entry = tuple[int, int, ItemT]
+"""Level, serial, and what waits."""
+
+
+class _Tenant(Generic[ItemT]):
+    __slots__ = ("heap", "served", "weight")
+
+    def __init__(self, weight: float) -> None:
+        self.weight = weight
+        self.served = 0.0  # for its weight, or what it is taken to have been when it came back
+        self.heap: list[Entry[ItemT]] = []
+
+
+class FairQueue(Generic[ItemT]):
+    """What waits, of several tenants. A look at the first costs as many steps as tenants wait."""
+
+    def __init__(self, weights: Mapping[TenantName, float] | None = None) -> None:
+        """Nothing waits; a tenant without a weight has 1.
+
+        Raises:
+            InputError: a weight is not above 0.
+        """
+        self._weights = dict(weights or {})
+        if any(not weight > 0 for weight in self._weights.values()):
+            raise InputError("the weight of a tenant must be above 0")
+        self._tenants: dict[TenantName, _Tenant[ItemT]] = {}
+        self._waiting: dict[TenantName, _Tenant[ItemT]] = {}
+        self._least = 0.0
+
+    def __len__(self) -> int:
+        return sum(len(tenant.heap) for tenant in self._waiting.values())
+
+    def put(self, tenant: TenantName, level: int, serial: int, item: ItemT) -> None:
+        """Something waits, behind what is of its level and has a lower serial."""
+        found = self._tenant(tenant)
+        if not found.heap:
+            found.served = max(found.served, self._least)
+            self._waiting[tenant] = found
+        heappush(found.heap, (level, serial, item))
+
+    def take(self) -> tuple[TenantName, Entry[ItemT]] | None:
+        """The first, which waits no longer; None where nothing waits."""
+        if not self._waiting:
+            return None
+        name = min(self._waiting, key=self._served)
+        found = self._waiting[name]
+        self._least = max(self._least, found.served)
+        entry = heappop(found.heap)
+        if not found.heap:
+            del self._waiting[name]
+        return name, entry
+
+    def charge(self, tenant: TenantName, work_s: float) -> None:
+        """A tenant was served for so long."""
+        found = self._tenant(tenant)
+        found.served += work_s / found.weight
+
+    def _served(self, name: TenantName) -> float:
+        return self._waiting[name].served
+
+    def _tenant(self, name: TenantName) -> _Tenant[ItemT]:
+        found = self._tenants.get(name)
+        if found is None:
+            found = self._tenants[name] = _Tenant(self._weights.get(name, 1.0))
+            found.served = self._least
+        return found
