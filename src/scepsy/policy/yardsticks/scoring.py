@@ -19,6 +19,8 @@ class _Indexed(Eager):
     """Follows what each replica has cached: the blocks used last, as many as it has room for."""
 
     _index: PrefixIndex
+    _found: Mapping[ReplicaName, int]
+    """For the call that was looked up last."""
 
     def joined(self, now_s: float, replica: ReplicaName, capacity: Capacity) -> None:
         """It may be chosen. All replicas are taken to have the room of the first."""
@@ -39,15 +41,17 @@ class _Indexed(Eager):
 
     def cached_tokens(self, call: CallView, replica: ReplicaName) -> int:
         """By the index; from now on the replica has the whole prompt."""
-        cached = self._cached(call).get(replica, 0)
+        cached = self._found.get(replica, 0)
         self._index.saw(replica, call.prefix_blocks)
         return cached
 
-    def _cached(self, call: CallView) -> Mapping[ReplicaName, int]:
+    def look_up(self, call: CallView) -> Mapping[ReplicaName, int]:
+        """Prompt tokens that each replica is thought to have."""
         size = next(iter(self.workers.values())).capacity.block_tokens
         most = call.prompt_tokens - 1
         hits = self._index.hits(call.prefix_blocks, _ALL)
-        return {name: min(most, blocks * size) for name, blocks in hits.items()}
+        self._found = {name: min(most, blocks * size) for name, blocks in hits.items()}
+        return self._found
 
 
 class KvRouter(_Indexed):
@@ -60,7 +64,7 @@ class KvRouter(_Indexed):
 
     def choose(self, call: CallView) -> ReplicaName:
         """Prompt tokens to compute, its own and those sent before, and KV that calls hold."""
-        cached = self._cached(call)
+        cached = self.look_up(call)
 
         def cost(name: ReplicaName) -> tuple[float, int, ReplicaName]:
             worker = self.workers[name]
@@ -80,7 +84,7 @@ class LlmD(_Indexed):
 
     def choose(self, call: CallView) -> ReplicaName:
         """The best score; of equal ones, the fewest calls."""
-        cached = self._cached(call)
+        cached = self.look_up(call)
         queues = {name: len(worker.uncached_tokens) for name, worker in self.workers.items()}
         least, most = min(queues.values()), max(queues.values())
         prefix, queue, kv = self._weights
