@@ -155,6 +155,12 @@ def test_every_system_serves_what_counts(name: str) -> None:
     assert run.misses_over_belady == pytest.approx(1.0)
 
 
+def test_every_yardstick_has_a_page() -> None:
+    pages = (Path(page.__file__).parents[2] / "docs/reference/yardsticks.md").read_text()
+    undescribed = {name for name in SYSTEMS if f"`{name}`" not in pages}
+    assert undescribed <= {"prefix-aware", "ours", "ours-lru"}  # described elsewhere
+
+
 def test_more_pressure_is_more_users() -> None:
     users = [Scenario(workload="coding", pressure=pressure).users for pressure in (0.5, 1.0, 2.0)]
     assert users[1] == pytest.approx(2 * users[0], abs=1)
