@@ -27,6 +27,8 @@ def main() -> None:
         replicas=options.replicas,
         pressures=options.pressures,
         half=options.half,
+        gap_cvs=options.gap_cvs,
+        loses=options.loses,
     )
     systems = {name: find_system(name) for name in options.systems}
     wanted = []
@@ -61,6 +63,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--systems", type=_names, default=tuple(SYSTEMS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--half", choices=HALVES, default="tuning")
+    parser.add_argument("--gap-cvs", type=_numbers, default=(None,), help="draw gaps anew")
+    parser.add_argument("--loses", action="store_true", help="a replica is lost for a time")
     parser.add_argument("--again", type=_names, default=(), help="systems to run anew")
     parser.add_argument("--belady", action="store_true", help="compare with Belady's optimum")
     parser.add_argument("--page", action="store_true", help="write all runs to the page")

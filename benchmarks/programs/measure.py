@@ -11,7 +11,6 @@ from benchmarks.programs.scenario import (
     COUNTED,
     Scenario,
     Users,
-    demand,
     kv_bytes_per_token,
     prefill_s,
 )
@@ -22,7 +21,8 @@ from scepsy.model.workflow import LlmName
 from scepsy.policy.route import CallView
 from scepsy.sim.engine import EngineCall, EngineEvent, Finished
 from scepsy.sim.fleet import Serving
-from scepsy.sim.run import ServedExecution, Simulation
+from scepsy.sim.program_fleet import ProgramFleet
+from scepsy.sim.run import FaultySimulation, ServedExecution, Simulation
 from scepsy.units import GIB
 
 MAX_LIVES = 60
@@ -148,10 +148,10 @@ def measure(
     """
     fleet = system.fleet(LLM, scenario.spec, scenario.replicas)
     watched = Watched(fleet, scenario, keeps=belady)
-    life_s = demand(scenario.workload, scenario.gpu, scenario.half).life_s
+    life_s = scenario.life_s
     source = Users(scenario.executions.scripts, users=scenario.users, within_s=life_s, seed=seed)
     cpu_s = process_time()
-    simulation = Simulation(source, watched, order=system.order, on_over=fleet.over)
+    simulation = _Faulty(source, watched, fleet, scenario, system)
     until_s = MAX_LIVES * max(1.0, scenario.pressure) * life_s
     served = _serve(simulation, watched, first=scenario.users, until_s=until_s)
     cpu_s = process_time() - cpu_s
@@ -184,6 +184,21 @@ def measure(
         seconds_over_belady=over[1],
         tasks_s=tuple(round(tasks_s[number], 2) for number in sorted(tasks_s)),
     )
+
+
+class _Faulty(FaultySimulation):
+    """Calls go through what watches, faults to the fleet behind it."""
+
+    def __init__(
+        self,
+        source: Users,
+        watched: Watched,
+        fleet: ProgramFleet,
+        scenario: Scenario,
+        system: System,
+    ) -> None:
+        super().__init__(source, fleet, scenario.faults, order=system.order, on_over=fleet.over)
+        self._serving = watched
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,19 +11,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from heapq import heappop, heappush
+from math import log, sqrt
 from random import Random
 
 from benchmarks.programs.sessions import LLM, Workload, workload
 from scepsy.profiles.catalog import find_llm
 from scepsy.profiles.silicon import engine_spec
 from scepsy.profiles.step_time import EngineSpec
+from scepsy.profiles.workload import Segment
 from scepsy.sim.arrivals import Arrival, shuffled_rounds
+from scepsy.sim.fleet import replica_names
+from scepsy.sim.run import Fault
 from scepsy.sim.script import Script
 
 DEGREE = 4
 CHUNK_TOKENS = 2048
 COUNTED = 120
 """Executions, after one of each user that does not count."""
+
+LOST_S = 300.0
+"""For which a replica is lost, where one is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,14 +42,35 @@ class Scenario:
     replicas: int = 4
     pressure: float = 1.0
     half: str = "tuning"
+    gap_cv: float | None = None
+    """Coefficient of variation of gaps that are drawn anew; None: as recorded."""
+    loses: bool = False
+    """Whether a replica is lost for a time."""
 
     @property
     def name(self) -> str:
-        return f"{self.workload}-{self.gpu}-{self.replicas}-{self.pressure:g}"
+        drawn = "" if self.gap_cv is None else f"-cv{self.gap_cv:g}"
+        lost = "-loss" if self.loses else ""
+        return f"{self.workload}-{self.gpu}-{self.replicas}-{self.pressure:g}{drawn}{lost}"
 
     @property
     def executions(self) -> Workload:
-        return workload(self.workload, self.half)
+        if self.gap_cv is None:
+            return workload(self.workload, self.half)
+        return with_gaps(self.workload, self.half, self.gap_cv)
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """The first replica is gone for a time, about when what counts begins to arrive."""
+        if not self.loses:
+            return ()
+        at_s = self.life_s * max(1.0, self.pressure)
+        return (Fault(at_s, LLM, replica_names(LLM, 1)[0], at_s + LOST_S),)
+
+    @property
+    def life_s(self) -> float:
+        """Of an execution that never waits, in the mean, its gaps as recorded."""
+        return demand(self.workload, self.gpu, self.half).life_s
 
     @property
     def spec(self) -> EngineSpec:
@@ -78,6 +106,25 @@ def spec_of(gpu: str, block_tokens: int) -> EngineSpec:
 
 def kv_bytes_per_token() -> int:
     return find_llm(LLM).replica_kv_bytes_per_token(DEGREE)
+
+
+@cache
+def with_gaps(name: str, half: str, variation: float) -> Workload:
+    """All gaps drawn from one log-normal distribution, with the mean of those recorded."""
+    found = workload(name, half)
+    gaps_s = [call.after_s for s in found.scripts for call in s.segment.calls if call.waits_for]
+    sigma = sqrt(log(1 + variation**2))
+    location = log(sum(gaps_s) / len(gaps_s)) - sigma**2 / 2
+    rng = Random(f"{name}/{half}/{variation}")
+
+    def drawn(script: Script) -> Script:
+        calls = tuple(
+            replace(call, after_s=rng.lognormvariate(location, sigma)) if call.waits_for else call
+            for call in script.segment.calls
+        )
+        return replace(script, segment=Segment(calls))
+
+    return replace(found, scripts=tuple(map(drawn, found.scripts)))
 
 
 @cache
@@ -156,10 +203,21 @@ def grid(
     replicas: Sequence[int] = (4,),
     pressures: Sequence[float] = PRESSURES,
     half: str = "tuning",
+    gap_cvs: Sequence[float | None] = (None,),
+    loses: bool = False,
 ) -> Mapping[str, Scenario]:
     """Every combination, by name."""
     found = (
-        Scenario(workload=name, gpu=gpu, replicas=count, pressure=pressure, half=half)
+        Scenario(
+            workload=name,
+            gpu=gpu,
+            replicas=count,
+            pressure=pressure,
+            half=half,
+            gap_cv=gap_cv,
+            loses=loses,
+        )
+        for gap_cv in gap_cvs
         for name in workloads
         for gpu in gpus
         for count in replicas

@@ -3,7 +3,9 @@
 import gzip
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean, pstdev
 from typing import Any
 
 import pytest
@@ -165,6 +167,32 @@ def test_more_pressure_is_more_users() -> None:
     users = [Scenario(workload="coding", pressure=pressure).users for pressure in (0.5, 1.0, 2.0)]
     assert users[1] == pytest.approx(2 * users[0], abs=1)
     assert users[2] == pytest.approx(2 * users[1], abs=1)
+
+
+def test_gaps_are_drawn_with_the_mean_of_those_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = Scenario(workload="swe").executions
+    monkeypatch.setattr(
+        scenario, "workload", lambda *_: replace(recorded, scripts=recorded.scripts * 300)
+    )
+    gaps = [
+        call.after_s
+        for script in scenario.with_gaps("swe", "tuning", 0.5).scripts
+        for call in script.segment.calls
+        if call.waits_for
+    ]
+    scenario.with_gaps.cache_clear()
+    assert fmean(gaps) == pytest.approx(6.0, rel=0.1)
+    assert pstdev(gaps) == pytest.approx(3.0, rel=0.2)
+
+
+def test_nothing_is_lost_with_a_replica() -> None:
+    clean, faulty = (
+        Scenario(workload="swe", replicas=2, pressure=0.05, loses=loses) for loses in (False, True)
+    )
+    assert faulty.name == f"{clean.name}-loss"
+    runs = [measure("ours", find_system("ours"), each, 0) for each in (clean, faulty)]
+    assert [run.unfinished for run in runs] == [0, 0]
+    assert runs[0].task_s != runs[1].task_s
 
 
 def test_a_system_that_is_not_known_is_named() -> None:
