@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -33,7 +32,7 @@ _LARGE_WORKLOADS = ("rag_rerank",)
 _LARGE_SYSTEMS = (OURS, "published", "independent", "even")
 _SHARING_SYSTEMS = (OURS, "published")
 _DRIFT_SYSTEMS = (OURS, "published", "user-given")
-_SIDE_WORKLOADS = ("beam_search", "rag_rerank", "chatdev")
+_SIDE_WORKLOADS = ("beam_search", "rag_rerank")
 
 
 def workloads_at_hand(setting: Setting, files: Files, tell: Tell) -> list[str]:
@@ -89,11 +88,10 @@ def _main(setting: Setting, names: list[str]) -> Iterator[Chain]:
 
 
 def _sharing(setting: Setting, names: list[str]) -> Iterator[Chain]:
-    for gpus in setting.clusters:
-        for name in names:
-            for system in _SHARING_SYSTEMS if name in _SIDE_WORKLOADS and gpus <= _SMALL else ():
-                if system in systems(setting):
-                    yield replace(_side(setting, Part.SHARING, name, system, SHARING), gpus=gpus)
+    for name in names:
+        for system in _SHARING_SYSTEMS if name in _SIDE_WORKLOADS else ():
+            if system in systems(setting):
+                yield _side(setting, Part.SHARING, name, system, SHARING)
 
 
 def _ablation(setting: Setting, names: list[str]) -> Iterator[Chain]:

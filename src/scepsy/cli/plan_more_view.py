@@ -148,7 +148,9 @@ def _more(objective_s: float | None, best_s: float | None) -> str:
 
 
 def _allocation(plan: Plan) -> str:
-    return ", ".join(f"{group.llm} {_group(group)}" for group in plan.allocation.groups)
+    groups = ", ".join(f"{group.llm} {_group(group)}" for group in plan.allocation.groups)
+    turns = "; ".join(f"{', '.join(llms)} by turns" for llms in plan.allocation.turns)
+    return f"{groups}; {turns}" if turns else groups
 
 
 def _group(group: ReplicaGroup) -> str:

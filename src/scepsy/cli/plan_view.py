@@ -8,7 +8,7 @@ from rich.text import Text
 
 from scepsy.cli.output import out, print_table
 from scepsy.model.cluster import Gpu, GpuId
-from scepsy.model.plan import PlacedReplica, Plan, StagePrediction
+from scepsy.model.plan import PlacedReplica, Plan, ReplicaGroup, StagePrediction
 from scepsy.model.workflow import LlmName
 from scepsy.units import format_duration
 
@@ -122,7 +122,7 @@ def _print_allocation(plan: Plan) -> None:
                 group.llm,
                 str(group.replicas),
                 str(group.tensor_parallel),
-                f"{group.gpu_fraction:g}",
+                f"{group.gpu_fraction:g}{_turns(plan, group)}",
                 f"{group.gpus:.3g}",
                 f"{utilization[group.llm]:.0%}",
                 "◀" if group.llm in full else "",
@@ -130,6 +130,12 @@ def _print_allocation(plan: Plan) -> None:
             for group in plan.allocation.groups
         ],
     )
+
+
+def _turns(plan: Plan, group: ReplicaGroup) -> str:
+    """Whom the LLM takes turns with: then its fraction is one of memory."""
+    others = [llm for llm in plan.allocation.turns_of(group.llm) if llm != group.llm]
+    return f" of memory, turns with {', '.join(others)}" if others else ""
 
 
 def _print_stages(plan: Plan) -> None:

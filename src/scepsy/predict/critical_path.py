@@ -136,8 +136,13 @@ def retime(
 
     Raises:
         MissingError: a stage has no profile on its LLM's group, its load is far outside what was
-            profiled, or a workflow's demand does not hold its calls.
+            profiled, LLMs take turns, or a workflow's demand does not hold its calls.
     """
+    if allocation.turns:
+        raise MissingError(
+            f"`{PREDICTOR}` does not know LLMs that take turns: {', '.join(allocation.turns[0])}",
+            hint="predict with `simulator`, or roughly with `pipeline`",
+        )
     base = pipeline.predict(workflows, allocation, profiles)
     loads = _loads(base, allocation, profiles)
     return tuple(
@@ -165,10 +170,7 @@ def _loads(
         for llm in sorted({stage.stage.llm for workflow in steady for stage in workflow.stages})
     }
     for stage in (stage for workflow in steady for stage in workflow.stages):
-        group = allocation.group(stage.stage.llm)
-        curve = profiles.curve(
-            stage.stage, group.gpu_type, group.tensor_parallel, group.gpu_fraction, group.replicas
-        )
+        curve = pipeline.known_curve(stage.stage, allocation, profiles)
         assert curve is not None  # the pipeline has predicted with it
         _check_reach(stage.stage, stage.utilization, curve)
         found[stage.stage] = _StageLoad(

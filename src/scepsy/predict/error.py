@@ -14,7 +14,7 @@ import numpy as np
 
 from scepsy.model.plan import Allocation, Prediction, StagePrediction, WorkflowPrediction
 from scepsy.model.provenance import Provenance
-from scepsy.predict.pipeline import RatedWorkflow
+from scepsy.predict.pipeline import RatedWorkflow, known_curve
 from scepsy.profiles.curve import ProfileSet
 from scepsy.traces.demand import StageDemand, WorkflowDemand
 from scepsy.traces.stability import estimate
@@ -81,12 +81,11 @@ def _sampling_error(demand: StageDemand) -> float:
 
 def _curve_error(stage: StagePrediction, allocation: Allocation, profiles: ProfileSet) -> float:
     """The curve's own, or by provenance; and by how far its last load has to be stretched."""
-    group = allocation.group(stage.stage.llm)
-    curve = profiles.curve(
-        stage.stage, group.gpu_type, group.tensor_parallel, group.gpu_fraction, group.replicas
-    )
+    curve = known_curve(stage.stage, allocation, profiles)
     last = curve.points[-1].utilization if curve is not None else 0.0
     reach = (1 - last) / (1 - stage.utilization) if last < stage.utilization < 1 else 1.0
     provenance = stage.provenance if curve is None else curve.provenance
     known = None if curve is None else curve.error_fraction
+    if allocation.turns_of(stage.stage.llm):
+        provenance, known = Provenance.ASSUMED, None
     return (CURVE_ERROR[provenance] if known is None else known) + max(0.0, reach - 1)

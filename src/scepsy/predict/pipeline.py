@@ -7,7 +7,7 @@ over workflows: their loads add up as utilizations. See ``docs/concepts/predicto
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +16,15 @@ from scepsy.errors import MissingError
 from scepsy.model.plan import (
     Allocation,
     Prediction,
-    ReplicaGroup,
     StagePrediction,
     WorkflowPrediction,
     WorkflowRate,
 )
 from scepsy.model.provenance import Provenance, worst
 from scepsy.model.workflow import LlmName, Stage
+from scepsy.predict.turns import stretches
 from scepsy.profiles.curve import ProfileCurve, ProfileSet
+from scepsy.profiles.gpu_fraction import TURN_COST_FRACTION
 from scepsy.traces.demand import StageDemand, WorkflowDemand
 
 PREDICTOR = "pipeline"
@@ -49,19 +50,23 @@ def predict(
         MissingError: a stage has no profile on its LLM's group.
     """
     curves = {
-        demand.stage: _curve(demand.stage, allocation.group(demand.stage.llm), profiles)
+        demand.stage: _curve(demand.stage, allocation, profiles)
         for workflow in workflows
         for demand in workflow.demand.stages
     }
     loads = [_utilizations(workflow, allocation, curves) for workflow in workflows]
-    total: dict[LlmName, float] = {}
+    own: dict[LlmName, float] = {}
     for load in loads:
         for llm, utilization in load.items():
-            total[llm] = total.get(llm, 0.0) + utilization
+            own[llm] = own.get(llm, 0.0) + utilization
+    times = {stage: _StageTimes(curve, own[stage.llm], 1.0) for stage, curve in curves.items()}
+    for llms in allocation.turns:
+        times |= _beside_each_other(llms, workflows, allocation, times)
+    total = _together(own, allocation)
     return Prediction(
         PREDICTOR,
         tuple(
-            _predict_one(workflow, alone, total, curves)
+            _predict_one(workflow, _together(alone, allocation), total, times)
             for workflow, alone in zip(workflows, loads, strict=True)
         ),
     )
@@ -105,10 +110,75 @@ def missing_profile(stage: Stage, shape: str) -> MissingError:
     )
 
 
-def _curve(stage: Stage, group: ReplicaGroup, profiles: ProfileSet) -> ProfileCurve:
-    curve = profiles.curve(
-        stage, group.gpu_type, group.tensor_parallel, group.gpu_fraction, group.replicas
-    )
+@dataclass(frozen=True, slots=True)
+class _StageTimes:
+    """What a stage's calls take."""
+
+    curve: ProfileCurve
+    utilization: float
+    """Of its LLM's replicas, as if they had their GPUs to themselves."""
+    stretch: float
+    """How many times as long as then a call takes: others have their turns in between."""
+
+    @property
+    def call_s(self) -> float:
+        return self.curve.latency_s(self.utilization) * self.stretch
+
+
+def _beside_each_other(
+    llms: Sequence[LlmName],
+    workflows: Sequence[RatedWorkflow],
+    allocation: Allocation,
+    times: Mapping[Stage, _StageTimes],
+) -> dict[Stage, _StageTimes]:
+    """The stages of LLMs that take turns, stretched."""
+    at_work = dict.fromkeys(llms, 0.0)
+    for workflow in workflows:
+        for demand in workflow.demand.stages:
+            llm = demand.stage.llm
+            if llm in at_work:
+                calls_per_s = workflow.rate.rate_per_s * demand.calls_per_execution
+                replicas = allocation.group(llm).replicas
+                at_work[llm] += calls_per_s * times[demand.stage].call_s / replicas
+    stretch = dict(zip(llms, stretches(list(at_work.values())), strict=True))
+    return {
+        stage: replace(known, stretch=stretch[stage.llm])
+        for stage, known in times.items()
+        if stage.llm in stretch
+    }
+
+
+def _together(
+    utilizations: Mapping[LlmName, float], allocation: Allocation
+) -> Mapping[LlmName, float]:
+    """The same, but that of the GPUs for LLMs that take turns on them."""
+    found = dict(utilizations)
+    for llms in allocation.turns:
+        used = sum(utilizations.get(llm, 0.0) for llm in llms) / (1 - TURN_COST_FRACTION)
+        found |= {llm: used for llm in llms if llm in utilizations}
+    return found
+
+
+def known_curve(stage: Stage, allocation: Allocation, profiles: ProfileSet) -> ProfileCurve | None:
+    """The profile of a stage on its LLM's group.
+
+    An LLM that takes turns has whole GPUs at its turn; where it was not profiled on so many, the
+    most that it was profiled on stand for them.
+    """
+    group = allocation.group(stage.llm)
+    degrees, fraction = [group.tensor_parallel], group.gpu_fraction
+    if allocation.turns_of(stage.llm):
+        degrees, fraction = list(range(group.tensor_parallel, 0, -1)), 1.0
+    for degree in degrees:
+        curve = profiles.curve(stage, group.gpu_type, degree, fraction, group.replicas)
+        if curve is not None:
+            return curve
+    return None
+
+
+def _curve(stage: Stage, allocation: Allocation, profiles: ProfileSet) -> ProfileCurve:
+    group = allocation.group(stage.llm)
+    curve = known_curve(stage, allocation, profiles)
     if curve is None:
         raise missing_profile(
             stage,
@@ -135,12 +205,11 @@ def _predict_one(
     workflow: RatedWorkflow,
     alone: Mapping[LlmName, float],
     total: Mapping[LlmName, float],
-    curves: Mapping[Stage, ProfileCurve],
+    times: Mapping[Stage, _StageTimes],
 ) -> WorkflowPrediction:
     demand = workflow.demand
     stages = tuple(
-        _predict_stage(stage, total[stage.stage.llm], curves[stage.stage])
-        for stage in demand.stages
+        _predict_stage(stage, total[stage.stage.llm], times[stage.stage]) for stage in demand.stages
     )
     executions_s = scaled_executions_s(demand, [stage.call_s for stage in stages])
     gap_s_mean = float(np.mean([execution.gap_s for execution in demand.executions]))
@@ -163,18 +232,18 @@ def _predict_one(
     )
 
 
-def _predict_stage(demand: StageDemand, utilization: float, curve: ProfileCurve) -> StagePrediction:
-    call_s = curve.latency_s(utilization)
+def _predict_stage(demand: StageDemand, utilization: float, times: _StageTimes) -> StagePrediction:
+    curve = times.curve
+    call_s = times.call_s if utilization < 1 else float("inf")
     first, last = curve.points[0].utilization, curve.points[-1].utilization
-    inside = first <= utilization <= last
+    inside = first <= times.utilization <= last
+    provenance = curve.provenance if times.stretch == 1 else Provenance.ASSUMED
     return StagePrediction(
         stage=demand.stage,
         utilization=utilization,
         call_s=call_s,
         contribution_s=contribution_s(demand, call_s),
-        provenance=curve.provenance
-        if inside
-        else worst((curve.provenance, Provenance.EXTRAPOLATED)),
+        provenance=provenance if inside else worst((provenance, Provenance.EXTRAPOLATED)),
     )
 
 

@@ -145,7 +145,7 @@ def _plan_blocks(plan: Plan, colours: figures.Colours) -> Iterator[_Block]:
             str(g.llm),
             str(g.replicas),
             str(g.tensor_parallel),
-            f"{g.gpu_fraction:.1f}",
+            f"{g.gpu_fraction:.1f}" + (" (turns)" if plan.allocation.turns_of(g.llm) else ""),
             f"{g.gpus:.1f}",
         )
         for g in plan.allocation.groups

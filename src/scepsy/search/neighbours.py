@@ -15,6 +15,7 @@ from scepsy.model.workflow import LlmName
 from scepsy.place.pack import pack
 from scepsy.search.frontier import Shape
 from scepsy.search.problem import Problem
+from scepsy.search.turns import memory_shifts, turn_replicas
 
 _SLACK = 1e-9
 
@@ -33,7 +34,12 @@ class Neighbourhood:
                 costs_s.setdefault(_kind(group), {})[group.replicas] = float(cost_s)
 
     def of(self, allocation: Allocation) -> Iterator[Allocation]:
-        """Those that can be placed, by what is predicted."""
+        """Those that can be placed, by what is predicted.
+
+        Of LLMs that take turns first those with other shares of the memory, then other numbers of
+        replicas; nothing is predicted of them.
+        """
+        yield from self._with_other_turns(allocation)
         shapes = {
             g.llm: [shape for kind, shape in self._costs_s[g.llm] if kind == g.gpu_type]
             for g in allocation.groups
@@ -49,7 +55,16 @@ class Neighbourhood:
 
     def cost_s(self, allocation: Allocation) -> float:
         """What the search makes small; infinite for what is not allowed or not sustained."""
-        return sum(map(self._cost_s, allocation.groups))
+        alone = (group for group in allocation.groups if not allocation.turns_of(group.llm))
+        return sum(map(self._cost_s, alone))
+
+    def _with_other_turns(self, allocation: Allocation) -> Iterator[Allocation]:
+        limits = self._problem.request.limits
+        for changed in (*memory_shifts(allocation), *turn_replicas(allocation)):
+            fits = changed.gpus <= self._problem.gpus + _SLACK
+            fits = fits and all(g.replicas >= limits.of(g.llm).min_replicas for g in changed.groups)
+            if fits and placed(self._problem, changed) is not None:
+                yield changed
 
     def _cost_s(self, group: ReplicaGroup) -> float:
         """More replicas than are told apart cost what the most of them do."""
@@ -90,13 +105,14 @@ def neighbours(
 def _changed(
     allocation: Allocation, shapes: Mapping[LlmName, Sequence[Shape]], gpus: int
 ) -> Iterator[Allocation]:
-    options = {g.llm: list(_others(g, shapes[g.llm], gpus)) for g in allocation.groups}
+    alone = [group for group in allocation.groups if not allocation.turns_of(group.llm)]
+    options = {g.llm: list(_others(g, shapes[g.llm], gpus)) for g in alone}
     room = gpus - allocation.gpus + _SLACK
-    for group in allocation.groups:
+    for group in alone:
         for other in options[group.llm]:
             if other.gpus - group.gpus <= room:
                 yield _with(allocation, other)
-    for giver, taker in permutations(allocation.groups, 2):
+    for giver, taker in permutations(alone, 2):
         for less, more in product(options[giver.llm], options[taker.llm]):
             freed = giver.gpus - less.gpus
             if freed > 0 and room < more.gpus - taker.gpus <= room + freed:
@@ -126,4 +142,5 @@ def _kind(group: ReplicaGroup) -> tuple[GpuTypeName, Shape]:
 
 
 def _with(allocation: Allocation, group: ReplicaGroup) -> Allocation:
-    return Allocation(tuple(group if g.llm == group.llm else g for g in allocation.groups))
+    groups = tuple(group if g.llm == group.llm else g for g in allocation.groups)
+    return Allocation(groups, allocation.turns)

@@ -130,7 +130,10 @@ def _keeping(problem: Problem, groups: Allocation, running: Plan) -> Iterator[Pl
 
 
 def stayable(problem: Problem, groups: Allocation, running: Plan) -> Sequence[PlacedReplica]:
-    """Running replicas that the new allocation has use for, in the shape they have."""
+    """Running replicas that the new allocation has use for, in the shape they have.
+
+    Those of LLMs that take turns, before or after, start anew: they sit together.
+    """
     gpus = {gpu.id: gpu.type for gpu in problem.cluster.gpus}
     left = Counter({group.llm: group.replicas for group in groups.groups})
     found = []
@@ -138,6 +141,8 @@ def stayable(problem: Problem, groups: Allocation, running: Plan) -> Sequence[Pl
         group = next((g for g in groups.groups if g.llm == replica.llm), None)
         if (
             group is not None
+            and not groups.turns_of(replica.llm)
+            and not running.allocation.turns_of(replica.llm)
             and left[replica.llm]
             and len(replica.gpus) == group.tensor_parallel
             and abs(replica.gpu_fraction - group.gpu_fraction) < 1e-6

@@ -8,7 +8,7 @@ best on the GPUs that are left, and who measures decides.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, combinations, permutations
+from itertools import chain, combinations, permutations, product
 
 import numpy as np
 
@@ -53,6 +53,18 @@ def memory_shifts(allocation: Allocation) -> Iterator[Allocation]:
                 changed = {less.llm: less, more.llm: more}
                 groups = (changed.get(group.llm, group) for group in allocation.groups)
                 yield Allocation(tuple(groups), allocation.turns)
+
+
+def turn_replicas(allocation: Allocation) -> Iterator[Allocation]:
+    """Those with an instance more or less for LLMs that take turns."""
+    for llms, step in product(allocation.turns, (-1, 1)):
+        replicas = allocation.group(llms[0]).replicas + step
+        if replicas:
+            groups = (
+                replace(group, replicas=replicas) if group.llm in llms else group
+                for group in allocation.groups
+            )
+            yield Allocation(tuple(groups), allocation.turns)
 
 
 def _estimated(problem: Problem) -> Iterator[tuple[float, Allocation]]:

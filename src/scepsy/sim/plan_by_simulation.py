@@ -14,10 +14,11 @@ from scepsy.model.plan import Allocation, Plan, Prediction
 from scepsy.model.workflow import WorkflowName
 from scepsy.policy.order import OrderPolicy, first_come
 from scepsy.policy.route import LeastLoaded, MakeRouter
-from scepsy.search.goals import at_rates
+from scepsy.search.goals import at_rates, largest_rates
 from scepsy.search.neighbours import Neighbourhood, placed
 from scepsy.search.problem import Problem, problem
 from scepsy.search.rank import contenders, value_of
+from scepsy.search.turns import taking_turns
 from scepsy.sim.rank import Latencies, Ranked, Trial, always, climb, race, simulated
 from scepsy.sim.script import Script
 from scepsy.sim.specs import SpecOf
@@ -30,6 +31,8 @@ class Effort:
 
     contenders: int = 16
     """Plans that the search proposes."""
+    turns: int = 10
+    """And those in which LLMs take turns."""
     rounds: tuple[int, ...] = (4_000, 12_000)
     """Calls in each round among them."""
     starts: int = 2
@@ -44,7 +47,7 @@ class Effort:
     @property
     def most_simulations(self) -> int:
         """That it comes to, at most."""
-        tried = self.contenders + self.starts * (self.steps + 1)
+        tried = self.contenders + self.turns + self.starts * (self.steps + 1)
         return tried * len(self.rounds) + self.finalists
 
 
@@ -93,7 +96,9 @@ def plan_by_simulation(
         in_time = go_on() and in_time
         return in_time
 
-    planner = _Planner(asked, contenders(asked, effort.contenders), spec_of)
+    turned = taking_turns(asked, effort.turns)
+    planner = _Planner(asked, _proposed(asked, effort.contenders, turned), spec_of)
+    planner.add(turned)
     ranking = planner.trial(scripts, make_router, order, seed)
     finalists = _finalists(asked, ranking, planner.allocations, effort, count)
     judging = planner.trial(scripts, make_router, order, seed + 1)
@@ -110,6 +115,16 @@ def plan_by_simulation(
     value = value_of(asked)
     plans.sort(key=lambda plan: value(plan.prediction))
     return Found(tuple(plans), simulations)
+
+
+def _proposed(asked: Problem, most: int, turned: Sequence[Allocation]) -> list[Plan]:
+    """Plans by the search; that of the largest rates where turns alone may sustain those asked."""
+    try:
+        return contenders(asked, most)
+    except InfeasibleError:
+        if not turned:
+            raise
+        return [at_rates(asked, largest_rates(asked))]
 
 
 def _finalists(
@@ -201,6 +216,20 @@ class _Planner:
         self._spec_of = spec_of
         _check_specs(self._first, spec_of)
 
+    def add(self, allocations: Sequence[Allocation]) -> None:
+        """Let more be planned, as far as they can be placed."""
+        for allocation in allocations:
+            plan = self._placed(allocation)
+            if plan is not None:
+                self._plans.setdefault(allocation, plan)
+
+    def _placed(self, allocation: Allocation) -> Plan | None:
+        placement = placed(self._asked, allocation)
+        if placement is None:
+            return None
+        plan = replace(self._first, allocation=allocation, placement=placement)
+        return at_rates(self._asked, plan)
+
     @property
     def allocations(self) -> list[Allocation]:
         return list(self._plans)
@@ -227,12 +256,8 @@ class _Planner:
         found = trial.latencies(allocation, calls)
         if found is None:
             return None
-        plan = self._plans.get(allocation)
-        if plan is None:
-            placement = placed(self._asked, allocation)
-            assert placement is not None, "neighbours were placed before"
-            plan = replace(self._first, allocation=allocation, placement=placement)
-            plan = at_rates(self._asked, plan)
+        plan = self._plans.get(allocation) or self._placed(allocation)
+        assert plan is not None, "neighbours were placed before"
         return self.told(plan, found)
 
     def told(self, plan: Plan, found: Latencies) -> Plan:
@@ -277,7 +302,9 @@ def _apart(ranked: Sequence[Ranked], most: int) -> list[Allocation]:
 
 
 def _different(one: Allocation, other: Allocation) -> int:
-    """LLMs with another shape."""
+    """LLMs with another shape; all where others take turns."""
+    if one.turns != other.turns:
+        return len(one.groups)
     return sum(
         (a.gpu_type, a.tensor_parallel, a.gpu_fraction)
         != (b.gpu_type, b.tensor_parallel, b.gpu_fraction)

@@ -1,5 +1,7 @@
 """Plans: groups, allocations, what a placement uses of each GPU."""
 
+from dataclasses import replace
+
 import pytest
 
 from scepsy.errors import InputError
@@ -98,3 +100,24 @@ def test_a_number_is_as_good_as_the_worst_it_is_made_of() -> None:
         Provenance.ASSUMED
     )
     assert [p.rank for p in Provenance] == [0, 1, 2, 3, 4]
+
+
+def test_llms_that_take_turns_have_equal_replicas_and_no_more_than_all_memory() -> None:
+    a = ReplicaGroup(llm=LlmName("a"), gpu_type=GpuTypeName("h100"), tensor_parallel=2)
+    b = replace(a, llm=LlmName("b"), tensor_parallel=1)
+    half = [replace(group, gpu_fraction=0.5) for group in (a, b)]
+
+    together = Allocation(tuple(half), ((a.llm, b.llm),))
+
+    assert together.gpus == 2
+    assert together.turns_of(b.llm) == (a.llm, b.llm)
+    for groups, turns in (
+        ((a, b), ((a.llm, b.llm),)),  # twice the memory
+        ((half[0], replace(half[1], replicas=2)), ((a.llm, b.llm),)),
+        (tuple(half), ((a.llm,),)),
+        (tuple(half), ((b.llm, a.llm),)),
+        (tuple(half), ((a.llm, LlmName("c")),)),
+        (tuple(half), ((a.llm, b.llm), (a.llm, b.llm))),
+    ):
+        with pytest.raises(InputError, match="turns"):
+            Allocation(groups, turns)

@@ -156,3 +156,25 @@ def test_a_resized_cluster_keeps_its_domains() -> None:
     cluster = resized(regular_cluster(H100, nodes=2, gpus_per_node=4), 10)
 
     assert [len(domain.gpus) for domain in cluster.domains] == [4, 4, 2]
+
+
+def test_llms_that_take_turns_sit_together_and_alone() -> None:
+    """Two instances of 2 GPUs; the narrow LLM is on the first GPU of each, nobody else is."""
+    apart = groups(("a", 2, 2, 0.6), ("b", 1, 2, 0.3), ("c", 1, 2, 0.5))
+    wanted = Allocation(apart.groups, ((LlmName("a"), LlmName("b")),))
+
+    placement = placed(wanted, nodes=1, gpus_per_node=5)
+
+    where = {str(r.name): r.gpus for r in placement.replicas}
+    assert {where["b-0"], where["b-1"]} == {where["a-0"][:1], where["a-1"][:1]}
+    assert where["c-0"] == where["c-1"]
+    assert not {*where["a-0"], *where["a-1"]} & {*where["c-0"]}
+    assert wanted.gpus == 5.0
+    assert placement.used[where["a-0"][0]] == pytest.approx(0.9)
+
+
+def test_turns_without_room_are_refused() -> None:
+    apart = groups(("a", 2, 2, 0.6), ("b", 2, 2, 0.4))
+    wanted = Allocation(apart.groups, ((LlmName("a"), LlmName("b")),))
+
+    assert isinstance(pack(wanted, regular_cluster(H100, nodes=1, gpus_per_node=3)), Unplaced)

@@ -9,6 +9,7 @@ from scepsy.model.execution import Call, CallId, Execution, ExecutionId
 from scepsy.model.slo import parse_slo
 from scepsy.model.workflow import WorkflowName
 from scepsy.place.pack import Unplaced, pack
+from scepsy.profiles.curve import ProfileSet
 from scepsy.profiles.step_time import EngineSpec
 from scepsy.search.limits import Limits, LlmLimits
 from scepsy.search.neighbours import Neighbourhood, placed
@@ -17,7 +18,7 @@ from scepsy.search.problem import problem, slo_value_s
 from scepsy.search.rank import contenders
 from scepsy.sim.plan_by_simulation import Effort, plan_by_simulation, with_simulated
 from scepsy.sim.script import Script, scripts
-from tests.unit.search.made_up import BIG, SMALL, request
+from tests.unit.search.made_up import BIG, SMALL, profiles, request
 
 W = WorkflowName("w")
 EFFORT = Effort(contenders=6, rounds=(30, 60), starts=1, steps=4, finalists=3, last_calls=100)
@@ -160,6 +161,30 @@ def test_neighbours_keep_limits_sustain_the_rate_and_come_by_what_is_predicted(
         assert each.gpus <= 6 - limits.free_gpus + 1e-9
         assert all(g.replicas >= limits.of(g.llm).min_replicas for g in each.groups)
         assert limits.share or all(g.gpu_fraction == 1 for g in each.groups)
+
+
+def slow_in_part(llm: str, _gpu: str, degree: int, fraction: float) -> EngineSpec:
+    """On part of a GPU all is very slow."""
+    return engine((0.2 if llm == BIG else 0.02) / degree * (1 if fraction == 1 else 50))
+
+
+def test_llms_take_turns_where_that_is_faster(
+    recorded: dict[WorkflowName, tuple[Script, ...]],
+) -> None:
+    """One GPU, and to share it in parts is out of the question."""
+    asked = problem(replace(request(1, rate_per_s=0.02), profiles=on_one_gpu()))
+
+    best = plan_by_simulation(asked, recorded, slow_in_part, effort=EFFORT).plans[0]
+
+    assert best.allocation.turns == ((BIG, SMALL),)
+    assert {replica.gpus for replica in best.placement.replicas} == {(asked.cluster.gpus[0].id,)}
+    assert best.prediction.predictor == "simulator"
+    gaps_s = 11 * 1.0
+    assert best.objective_s == pytest.approx(4 * 10 * 0.2 + 8 * 10 * 0.02 + gaps_s, rel=0.1)
+
+
+def on_one_gpu() -> ProfileSet:
+    return profiles("w", shapes={BIG: ((1, 0.7), (1, 1.0)), SMALL: ((1, 0.2), (1, 1.0))})
 
 
 def test_with_an_slo_its_statistic_decides(
