@@ -131,9 +131,9 @@ def with_gaps(name: str, half: str, variation: float) -> Workload:
 def demand(name: str, gpu: str, half: str) -> Demand:
     found = workload(name, half)
     spec = spec_of(gpu, found.block_tokens)
-    lives = [_life(script, spec) for script in found.scripts]
-    life_s = sum(life for life, _ in lives)
-    return Demand(life_s / len(lives), sum(needed for _, needed in lives) / life_s)
+    lives = [life(script, spec) for script in found.scripts]
+    life_s = sum(each.life_s for each in lives)
+    return Demand(life_s / len(lives), sum(each.needed_token_s for each in lives) / life_s)
 
 
 def prefill_s(spec: EngineSpec, cached: int, prompt: int) -> float:
@@ -148,12 +148,24 @@ def prefill_s(spec: EngineSpec, cached: int, prompt: int) -> float:
     return total_s
 
 
-def _life(script: Script, spec: EngineSpec) -> tuple[float, float]:
-    """How long it takes, and token-seconds of KV that it needs."""
+@dataclass(frozen=True, slots=True)
+class Life:
+    """An execution that never waits."""
+
+    life_s: float
+    needed_token_s: float
+    """KV times seconds."""
+    gpu_s: float
+    """Of a replica that decodes so many calls at a time."""
+
+
+def life(script: Script, spec: EngineSpec, decodes: int = 1) -> Life:
+    """Of an execution whose calls decode beside others, so many in all."""
     seen: set[int] = set()
     began: dict[int, float] = {}
     over: dict[int, float] = {}
     ends: list[float] = []
+    gpu_s = 0.0
     for call in script.segment.calls:
         start_s = max((ends[at] for at in call.waits_for), default=0.0) + call.after_s
         hits = call.shared_blocks
@@ -161,16 +173,20 @@ def _life(script: Script, spec: EngineSpec) -> tuple[float, float]:
             hits += 1
         hits = min(hits, (call.prompt_tokens - 1) // spec.block_tokens)
         seen.update(call.blocks)
-        end_s = start_s + prefill_s(spec, hits * spec.block_tokens, call.prompt_tokens)
-        end_s += spec.times.decode_run_s(
-            decodes=1, decode_context_tokens=call.prompt_tokens, steps=call.output_tokens - 1
+        computed_s = prefill_s(spec, hits * spec.block_tokens, call.prompt_tokens)
+        decoded_s = spec.times.decode_run_s(
+            decodes=decodes,
+            decode_context_tokens=decodes * call.prompt_tokens,
+            steps=call.output_tokens - 1,
         )
+        end_s = start_s + computed_s + decoded_s
+        gpu_s += computed_s + decoded_s / decodes
         ends.append(end_s)
         for block in call.blocks[call.shared_blocks :]:
             began.setdefault(block, start_s)
             over[block] = max(over.get(block, 0.0), end_s)
     needed = sum(over[block] - began[block] for block in began) * spec.block_tokens
-    return max(ends), needed
+    return Life(max(ends), needed, gpu_s)
 
 
 class Users:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks.programs import measure as measured
-from benchmarks.programs import page, results, scenario, sessions, tables
+from benchmarks.programs import page, results, scenario, sessions, tables, tenants
 from benchmarks.programs.measure import Run, measure
 from benchmarks.programs.optimum import Admission, over_optimum
 from benchmarks.programs.scenario import Scenario, Users, spec_of
@@ -193,6 +193,27 @@ def test_nothing_is_lost_with_a_replica() -> None:
     runs = [measure("ours", find_system("ours"), each, 0) for each in (clean, faulty)]
     assert [run.unfinished for run in runs] == [0, 0]
     assert runs[0].task_s != runs[1].task_s
+
+
+def test_ten_tenants_ask_for_so_much_of_the_gpus(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with gzip.open(data / "agentcgroup" / "sessions.jsonl.gz", "wt") as lines:
+        for number in range(12):
+            made = swe(number)
+            lines.write(json.dumps({**made, "steps": made["steps"][: 2 + number % 3]}) + "\n")
+    monkeypatch.setattr(tenants, "WARM_UP", 5)
+    monkeypatch.setattr(tenants, "COUNTED", 30)
+    each = Scenario(workload="swe", replicas=1)
+    script = each.executions.scripts
+    whole = tenants.rate_at(1.0, script, each.spec, replicas=2)
+    assert tenants.rate_at(0.5, script, each.spec, replicas=4) == pytest.approx(whole)
+
+    got = tenants.attained("fcfs", find_system("fcfs"), each, 0.1, 0)
+
+    assert (got.executions, got.unfinished) == (30, 0)
+    assert got.in_time == got.worst_tenant_in_time == 1.0
+    assert all(slowdown < tenants.SLACK for slowdown in got.slowdown_by_tenant.values())
 
 
 def test_a_system_that_is_not_known_is_named() -> None:
