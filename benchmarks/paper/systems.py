@@ -12,6 +12,7 @@ from itertools import islice
 
 from scepsy.errors import InfeasibleError, MissingError
 from scepsy.model.plan import Allocation, Plan, WorkflowPrediction
+from scepsy.model.workflow import LlmName
 from scepsy.policy.order import find_order
 from scepsy.policy.route import find_policy
 from scepsy.predict import critical_path, pipeline
@@ -22,9 +23,10 @@ from scepsy.search.problem import PlanRequest, Problem, problem
 from scepsy.search.rank import contenders, ranked
 from scepsy.search.turns import memory_shifts, taking_turns
 from scepsy.sim.baselines.base import System, Task, is_placeable
+from scepsy.sim.baselines.ratings import Ratings
 from scepsy.sim.baselines.registry import BASELINES
 from scepsy.sim.serve import fleet_of
-from scepsy.sim.specs import specs_of
+from scepsy.sim.specs import check_calls_fit, specs_of
 
 OURS = "ours"
 _PROPOSED = 10
@@ -97,10 +99,22 @@ def _own(allocation: Allocation, policies: Sequence[tuple[str, str]], task: Task
 
 def _that_fit(allocations: Iterable[Allocation], task: Task) -> Iterator[Allocation]:
     """Each once; those whose weights have no room are left out."""
+    longest = _longest_calls(task)
     for each in dict.fromkeys(allocations):
         with suppress(InfeasibleError, MissingError):
-            specs_of(each, task.spec_of)
+            check_calls_fit(specs_of(each, task.spec_of), longest)
             yield each
+
+
+def _longest_calls(task: Task) -> dict[LlmName, int]:
+    """Tokens that calls of each LLM have at most: they fit all that is profiled."""
+    ratings = Ratings(task)
+    found: dict[LlmName, int] = {}
+    for llm in ratings.llms:
+        specs = [task.spec_of(llm, task.gpu_type, *shape) for shape in ratings.shapes(llm)]
+        if specs:
+            found[llm] = min(spec.kv_blocks * spec.block_tokens for spec in specs)
+    return found
 
 
 def _same(system: System) -> Callable[[Task], System]:

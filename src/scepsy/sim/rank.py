@@ -23,7 +23,7 @@ from scepsy.sim.arrivals import Arrival, OpenLoop, Stream
 from scepsy.sim.run import ServedExecution, Simulation
 from scepsy.sim.script import Script
 from scepsy.sim.serve import arriving, fleet_of
-from scepsy.sim.specs import SpecOf, specs_of
+from scepsy.sim.specs import SpecOf, check_calls_fit, specs_of
 from scepsy.sim.summary import Latency, latency
 
 SIMULATOR = "simulator"
@@ -73,6 +73,7 @@ class Trial:
     order: OrderPolicy = first_come
     seed: int = 0
     _specs: dict[tuple[object, ...], EngineSpec] = field(default_factory=dict, repr=False)
+    _longest: dict[LlmName, int] = field(default_factory=dict, repr=False)
 
     def rank(
         self, allocation: Allocation, calls: int, beyond: float = float("inf")
@@ -131,8 +132,19 @@ class Trial:
 
     def simulation(self, allocation: Allocation, arrivals: Iterator[Arrival]) -> Simulation:
         """Nothing has arrived yet."""
-        fleet = fleet_of(allocation, specs_of(allocation, self._spec), make_router=self.make_router)
+        specs = specs_of(allocation, self._spec)
+        check_calls_fit(specs, self._longest_calls())
+        fleet = fleet_of(allocation, specs, make_router=self.make_router)
         return Simulation(OpenLoop(arrivals), fleet, order=self.order)
+
+    def _longest_calls(self) -> Mapping[LlmName, int]:
+        """Tokens of the longest call of each LLM; looked up once."""
+        if not self._longest:
+            for script in chain.from_iterable(self.scripts.values()):
+                for stage, call in zip(script.stages, script.segment.calls, strict=True):
+                    tokens = call.prompt_tokens + max(0, call.output_tokens - 1)
+                    self._longest[stage.llm] = max(self._longest.get(stage.llm, 1), tokens)
+        return self._longest
 
     def _spec(self, *shape: *tuple[LlmName, GpuTypeName, int, float]) -> EngineSpec:
         """Made once for each shape."""

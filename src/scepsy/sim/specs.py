@@ -1,8 +1,9 @@
 """What each replica of an allocation can do."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from scepsy.errors import InfeasibleError
 from scepsy.model.cluster import GpuTypeName
 from scepsy.model.plan import Allocation, ReplicaGroup
 from scepsy.model.workflow import LlmName
@@ -26,6 +27,25 @@ def specs_of(allocation: Allocation, spec_of: SpecOf) -> dict[LlmName, EngineSpe
         group.llm: _spec(group, spec_of, takes_turns=bool(allocation.turns_of(group.llm)))
         for group in allocation.groups
     }
+
+
+def check_calls_fit(specs: Mapping[LlmName, EngineSpec], longest: Mapping[LlmName, int]) -> None:
+    """Hold that each LLM's longest call fits the KV cache of its engines.
+
+    Args:
+        specs: of the engines.
+        longest: tokens of the longest call of each LLM, prompt and answer.
+
+    Raises:
+        InfeasibleError: one does not.
+    """
+    for llm, tokens in longest.items():
+        room = specs[llm].kv_blocks * specs[llm].block_tokens
+        if tokens > room:
+            raise InfeasibleError(
+                f"{llm}: a call of {tokens} tokens does not fit the KV cache of {room} tokens",
+                hint="give the LLM more of the GPUs' memory, or a higher tensor parallel degree",
+            )
 
 
 def _spec(group: ReplicaGroup, spec_of: SpecOf, *, takes_turns: bool) -> EngineSpec:
