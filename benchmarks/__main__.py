@@ -17,6 +17,7 @@ MACHINERY = {
     "process",
     "retention_replay",
     "search_results",
+    "vllm_cost",
     "vllm_replay",
 }
 

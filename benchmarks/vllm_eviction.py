@@ -6,7 +6,8 @@ vLLM runs on the CPU in an environment of its own, with a tiny random model: wha
 depend on the weights. Made-up agents and, where the data is there, coding-agent sessions with their
 tokens scaled down (callanjfox/kv-cache-tester on GitHub) go through it: without the plugin, with
 it, with it and told which call is a program's last, and with it and told nothing at all. Answers
-are greedy, and compared token for token with those of vLLM without the plugin.
+are greedy, and compared token for token with those of vLLM without the plugin. What the plugin
+costs vLLM's scheduler comes first.
 """
 
 import json
@@ -128,8 +129,6 @@ def replay(programs: list[Program], *, blocks: int, plugin: bool, **tells: bool)
     Raises:
         InputError: vLLM is not there, or failed.
     """
-    if problem := missing():
-        raise InputError(problem)
     workload = {
         "blocks": blocks, "step_s": 0.05, **tells,
         "programs": [{**asdict(each), "shared": each.kind} for each in programs],
@@ -137,11 +136,21 @@ def replay(programs: list[Program], *, blocks: int, plugin: bool, **tells: bool)
     with TemporaryDirectory() as folder:
         path = Path(folder, "workload.json")
         path.write_text(json.dumps(workload))
-        done = subprocess.run(
-            [ENVIRONMENT / "bin" / "python", ROOT / "benchmarks" / "vllm_replay.py", path, folder],
-            env=environment(plugin="scepsy" if plugin else "none"),
-            capture_output=True, text=True, check=False, timeout=LIMIT_S,
-        )  # fmt: skip
+        return in_vllm("vllm_replay", path, folder, plugin="scepsy" if plugin else "none")
+
+
+def in_vllm(script: str, *arguments: str | Path, plugin: str = "none") -> dict[str, Any]:
+    """What a script prints last, as JSON, in vLLM's environment.
+
+    Raises:
+        InputError: vLLM is not there, or failed.
+    """
+    if problem := missing():
+        raise InputError(problem)
+    done = subprocess.run(
+        [ENVIRONMENT / "bin" / "python", ROOT / "benchmarks" / f"{script}.py", *arguments],
+        env=environment(plugin), capture_output=True, text=True, check=False, timeout=LIMIT_S,
+    )  # fmt: skip
     if done.returncode:
         raise InputError(f"vLLM failed: {done.stderr[-2000:]}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -171,6 +180,8 @@ def variants() -> Iterator[tuple[str, dict[str, bool]]]:
 
 
 def main() -> None:
+    for policy, figures in in_vllm("vllm_cost").items():
+        report("vllm_eviction_cost", repeats=1, seed=0, policy=policy, **figures)
     path = DATA / "claude_code" / "sessions.jsonl.gz"
     workloads = [("made-up", seed, made_up(seed), 160) for seed in SEEDS]
     if path.exists():
