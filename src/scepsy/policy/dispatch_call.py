@@ -28,26 +28,20 @@ class Place(Enum):
 class Live:
     """An execution that may call again."""
 
-    __slots__ = ("calls", "contexts", "full_s", "is_over")
+    __slots__ = ("calls", "contexts", "is_over")
 
     def __init__(self) -> None:
         self.contexts: list[Context] = []
         self.calls = 0  # that wait or run
-        self.full_s = 0.0  # to compute its last prompt from the first token on
         self.is_over = False
-
-    def grow(self, full_s: float) -> float:
-        """A call with another prompt: how much more that takes than the last one."""
-        change, self.full_s = full_s - self.full_s, full_s
-        return change
 
 
 class Waiting:
     """A call, from its arrival to its end."""
 
     __slots__ = (
-        "arrived_s", "cached_tokens", "cold_s", "context", "is_computing", "is_tried", "is_warm",
-        "live", "need_tokens", "place", "replica", "serial", "view",
+        "arrived_s", "cached_tokens", "cold_s", "context", "due_s", "is_computing", "is_tried",
+        "is_warm", "live", "need_tokens", "place", "replica", "serial", "turn_s", "view",
     )  # fmt: skip
 
     def __init__(self, view: CallView, live: Live, arrived_s: float, serial: int) -> None:
@@ -56,6 +50,8 @@ class Waiting:
         self.cached_tokens = 0  # of its prompt, in that
         self.need_tokens = view.prompt_tokens  # room that it takes
         self.cold_s = 0.0  # to compute its prompt where its context is not
+        self.turn_s = 0.0  # that, as it was when it came
+        self.due_s = float("inf")  # when it goes before all others
         self.place = Place.DOOR
         self.replica: Replica | None = None  # where it was sent
         self.is_tried = False  # at the door, on all replicas

@@ -1,8 +1,10 @@
 """The contexts of live executions: which one a call extends, and which have a claim on room."""
 
+from collections import OrderedDict
 from heapq import heappop, heappush
 from itertools import count
 
+from scepsy.model.execution import ExecutionId
 from scepsy.policy.dispatch import Capacity
 from scepsy.policy.dispatch_belief import Context, Replica
 from scepsy.policy.dispatch_call import Live, Waiting
@@ -41,8 +43,47 @@ class Contexts:
         """
         self._settings, self._programs, self._changed = settings, programs, changed
         self._holds = Holds(programs.learned)
+        self._live: OrderedDict[ExecutionId, Live] = OrderedDict()
         self._claims: list[tuple[float, int, int, Context]] = []  # a heap
         self._serial = count()
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def live(self, execution: ExecutionId) -> Live:
+        """What is kept of an execution; beyond as many as the table of programs holds, of fewer."""
+        found = self._live.get(execution)
+        if found is None:
+            found = self._live[execution] = Live()
+            if len(self._live) > self._programs.limits.programs:
+                oldest = next(iter(self._live))
+                if self._live[oldest].calls:
+                    self._live.move_to_end(oldest)
+                else:
+                    self.forget(oldest)
+        return found
+
+    def forget(self, execution: ExecutionId) -> None:
+        """It is over."""
+        live = self._live.pop(execution, None)
+        if live is not None:
+            live.is_over = True
+            for context in live.contexts:
+                self.drop(context)
+            live.contexts = []
+
+    def lost(self, replica: Replica) -> None:
+        """What was there is gone."""
+        for live in self._live.values():
+            for context in live.contexts:
+                if context.replica is replica:
+                    context.vanish()
+            live.contexts = [each for each in live.contexts if each.replica is not None]
+
+    def is_claimed(self, execution: ExecutionId) -> bool:
+        """Whether any of its contexts has a claim."""
+        live = self._live.get(execution)
+        return live is not None and any(each.claim_until_s >= 0 for each in live.contexts)
 
     @property
     def next_lapse_s(self) -> float:

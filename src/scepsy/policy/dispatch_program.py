@@ -6,14 +6,14 @@ gaps that are worth their room; of those, the door lets in by tenants' shares, t
 then arrival. Who has waited for as long as a bound goes before all others, whatever that costs.
 """
 
-from collections import OrderedDict
 from collections.abc import Collection, Iterable
+from heapq import heappop, heappush
 from itertools import count
 
 from scepsy.model.execution import ExecutionId, ReplicaName
 from scepsy.policy.dispatch import CallResult, Capacity, Dispatch
 from scepsy.policy.dispatch_belief import Context, Replica
-from scepsy.policy.dispatch_call import Live, Place, Waiting, as_arrived, as_ended, work_s
+from scepsy.policy.dispatch_call import Place, Waiting, as_arrived, as_ended, work_s
 from scepsy.policy.dispatch_contexts import Contexts, match
 from scepsy.policy.dispatch_estimates import Estimates
 from scepsy.policy.dispatch_place import bound_to, emptiest, soonest, without_claims
@@ -41,10 +41,9 @@ class ByProgram:
         self._contexts = Contexts(self.settings, self.programs, self._changed)
         self._busy: dict[Replica, None] = {}
         """Where the door was closed only as prompts were being computed."""
-        self._live: OrderedDict[ExecutionId, Live] = OrderedDict()
-        self._live_s = 0.0
-        self._waiting: OrderedDict[str, Waiting] = OrderedDict()
-        """All that wait, by arrival."""
+        self._waiting: dict[str, Waiting] = {}
+        self._due: list[tuple[float, int, Waiting]] = []  # a heap, also of calls that have left
+        self._backlog_s = 0.0  # to compute the prompts of all that wait
         self._sent: dict[str, Waiting] = {}
         self._door: FairQueue[Waiting] = FairQueue(self.settings.weights)
         self._stuck: dict[Replica, None] = {}
@@ -65,7 +64,7 @@ class ByProgram:
     @property
     def live_executions(self) -> int:
         """Of which something is kept."""
-        return len(self._live)
+        return len(self._contexts)
 
     # ---- What happens
 
@@ -80,16 +79,11 @@ class ByProgram:
         gone = self._replicas.pop(replica)
         for kept in (self._changed, self._busy, self._stuck):
             kept.pop(gone, None)
-        for call_id, call in list(self._sent.items()):
-            if call.replica is gone:
-                del self._sent[call_id]
-                call.live.calls -= 1
-                self.programs.failed(call.view.execution, now_s)
-        for live in self._live.values():
-            for context in live.contexts:
-                if context.replica is gone:
-                    context.vanish()
-            live.contexts = [each for each in live.contexts if each.replica is not None]
+        for call in [each for each in self._sent.values() if each.replica is gone]:
+            del self._sent[call.view.id]
+            call.live.calls -= 1
+            self.programs.failed(call.view.execution, now_s)
+        self._contexts.lost(gone)
         for call in self._waiting.values():
             if call.context is not None and call.context.replica is None:
                 self._to_door(call)
@@ -99,22 +93,21 @@ class ByProgram:
     def arrived(self, now_s: float, call: CallView) -> None:
         """It waits, at the replica that has its context or at the door."""
         for program in self.programs.expire(now_s):
-            self._forget(program.execution)
+            self._contexts.forget(program.execution)
         self.programs.arrived(as_arrived(call), now_s)
-        live = self._live.get(call.execution)
-        if live is None:
-            live = self._begin(call.execution)
+        live = self._contexts.live(call.execution)
         found = Waiting(call, live, now_s, next(self._serial))
         self._waiting[call.id] = found
         live.calls += 1
-        capacity = self._capacity
-        if capacity is not None:
-            self._live_s += live.grow(capacity.prefill_s(call.prompt_tokens))
         found.context = match(live, call) if self.settings.routes else None
         if found.context is None or found.context.on_host:
             self._to_door(found)
         else:
             self._to_context(found, found.context)
+        found.turn_s = found.cold_s
+        self._backlog_s += found.turn_s
+        found.due_s = now_s + self.bound_s
+        heappush(self._due, (found.due_s, found.serial, found))
 
     def first_token(self, now_s: float, call: CallView) -> None:
         """Its prompt is computed: the next one may follow."""
@@ -142,8 +135,9 @@ class ByProgram:
 
     def dropped(self, now_s: float, call: CallView) -> None:
         """It waits no longer, or has left its replica; its context is there as before."""
-        found = self._waiting.pop(call.id, None)
+        found = self._waiting.get(call.id)
         if found is not None:
+            self._leave_queue(found)
             found.place = Place.GONE
             found.live.calls -= 1
             self.programs.dropped(call.execution, now_s)
@@ -159,15 +153,14 @@ class ByProgram:
     def over(self, now_s: float, execution: ExecutionId) -> None:
         """Its contexts give up their room."""
         self.programs.told_finished(execution, now_s)
-        self._forget(execution)
+        self._contexts.forget(execution)
 
     @property
     def next_s(self) -> float:
         """When a claim lapses, a prompt should be computed, or a call has waited for long."""
         if not self._waiting:
             return _INF
-        oldest = next(iter(self._waiting.values()))
-        instants = [oldest.arrived_s + self.bound_s, self._contexts.next_lapse_s]
+        instants = [self._first_due().due_s, self._contexts.next_lapse_s]
         instants += [each.busy_until_s for each in self._busy]
         if self.settings.moves:
             instants += [self._moves_s(replica) for replica in self._stuck]
@@ -176,19 +169,17 @@ class ByProgram:
 
     @property
     def bound_s(self) -> float:
-        """Who has waited for so long goes before all others (s).
+        """After so long a call that comes now goes before all others (s).
 
-        It is a multiple of what it would take to compute the context of every live execution once:
-        of the wait that is to be expected if all were served in turn, none of them from a cache.
+        It is a multiple of what it takes to serve in turn all that wait, nothing of them cached.
         """
         settings = self.settings
-        each_s = self._live_s / max(1, len(self._replicas))
-        return max(settings.least_bound_s, settings.patience * each_s)
+        turn_s = self._backlog_s / max(1, len(self._replicas))
+        return settings.least_bound_s + settings.patience * turn_s
 
     def is_kept(self, program: str) -> bool:
         """Whether an engine should keep a program's blocks while it has others to forget."""
-        live = self._live.get(ExecutionId(program.partition("/")[0]))
-        return live is not None and any(each.claim_until_s >= 0 for each in live.contexts)
+        return self._contexts.is_claimed(ExecutionId(program.partition("/")[0]))
 
     # ---- What goes
 
@@ -212,12 +203,12 @@ class ByProgram:
         return found
 
     def _serve_overdue(self, now_s: float, found: list[Dispatch]) -> None:
-        """The oldest first; where it does not fit, a replica is kept for it."""
+        """Who is due first; where that one does not fit, a replica is kept for it."""
         while self._waiting:
-            call = next(iter(self._waiting.values()))
+            call = self._first_due()
             if self._reserved is not None and self._reserved[0] is not call:
                 self._reserved = None
-            if self._reserved is None and now_s < call.arrived_s + self.bound_s:
+            if self._reserved is None and now_s < call.due_s:
                 return
             is_new = self._reserved is None
             among = self._replicas.values() if is_new else self._changed
@@ -304,7 +295,7 @@ class ByProgram:
 
     def _send(self, now_s: float, call: Waiting, replica: Replica, found: list[Dispatch]) -> None:
         view, context = call.view, call.context
-        del self._waiting[view.id]
+        self._leave_queue(call)
         self._sent[view.id] = call
         if self._reserved is not None and self._reserved[0] is call:
             self._reserved = None
@@ -355,6 +346,17 @@ class ByProgram:
     def _tenant(self, call: CallView) -> TenantName:
         return call.tenant if self.settings.shares else NO_TENANT
 
+    def _first_due(self) -> Waiting:
+        """Of those that wait, of which there must be one."""
+        due = self._due
+        while due[0][2].place in {Place.SENT, Place.GONE}:
+            heappop(due)
+        return due[0][2]
+
+    def _leave_queue(self, call: Waiting) -> None:
+        del self._waiting[call.view.id]
+        self._backlog_s = self._backlog_s - call.turn_s if self._waiting else 0.0
+
     def _leave_replica(self, now_s: float, call: CallView) -> Waiting | None:
         found = self._sent.pop(call.id, None)
         if found is None:
@@ -374,23 +376,3 @@ class ByProgram:
     def _room(self, replica: Replica) -> float:
         filled = self.settings.fill_fraction * replica.capacity.kv_tokens
         return filled - self._estimates.all_shared_tokens
-
-    def _begin(self, execution: ExecutionId) -> Live:
-        found = self._live[execution] = Live()
-        if len(self._live) > self.programs.limits.programs:
-            oldest = next(iter(self._live))
-            if not self._live[oldest].calls:
-                self._forget(oldest)
-            else:
-                self._live.move_to_end(oldest)
-        return found
-
-    def _forget(self, execution: ExecutionId) -> None:
-        live = self._live.pop(execution, None)
-        if live is None:
-            return
-        live.is_over = True
-        self._live_s -= live.full_s
-        for context in live.contexts:
-            self._contexts.drop(context)
-        live.contexts = []

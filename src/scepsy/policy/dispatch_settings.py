@@ -12,11 +12,11 @@ from scepsy.policy.program import TenantName
 class Settings:
     """Each mechanism can be switched off, and be the only one that is on."""
 
-    patience: float = 2.0
+    patience: float = 3.0
     """The one knob: how many times the wait of serving all in turn, nothing cached, a call may be
     passed over. Low favours the tail, high favours throughput."""
     least_bound_s: float = 10.0
-    """... and so long in any case (s)."""
+    """... and so much longer in any case (s)."""
     routes: bool = True
     """A call goes to its context; else to any replica."""
     admits: bool = True
@@ -32,7 +32,7 @@ class Settings:
     weights: Mapping[TenantName, float] = field(default_factory=dict)
     price: float = 1.0
     """Of room, in replicas: at 1, all room of a replica for 1 s is worth 1 s of its work."""
-    level_ratio: float = 4.0
+    level_ratio: float = 8.0
     """Levels of work at the door: so much more work is one level later. 1: none, all by arrival."""
     least_level_s: float = 0.25
     """Work up to which a call is of the first level (s)."""
