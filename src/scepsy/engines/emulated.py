@@ -19,7 +19,7 @@ from scepsy import __version__
 from scepsy.clock import ScaledClock
 from scepsy.engines import openai
 from scepsy.engines.metrics import EngineMetrics
-from scepsy.engines.pace import PacedEngine, Ticket, Watch
+from scepsy.engines.pace import Pace, PacedEngine, Ticket, Watch
 from scepsy.engines.refusal import Refusal
 from scepsy.engines.reply import MAX_HASHED_BYTES, make_replies, make_scores, make_vectors
 from scepsy.engines.request import (
@@ -32,10 +32,15 @@ from scepsy.engines.request import (
 from scepsy.engines.script import Script, load_script
 from scepsy.errors import InputError
 from scepsy.listen import listen
+from scepsy.model.cluster import GpuTypeName
 from scepsy.model.execution import Endpoint
+from scepsy.model.plan import Allocation, ReplicaGroup
 from scepsy.model.prompt import block_ids, count_tokens
+from scepsy.model.workflow import LlmName
 from scepsy.profiles.step_time import EngineSpec
 from scepsy.sim.engine import Engine, EngineCall, EngineStatistics
+from scepsy.sim.specs import specs_of
+from scepsy.sim.turns import SharedGpus
 
 log = logging.getLogger(__name__)
 
@@ -94,20 +99,35 @@ class EngineServerConfig:
         return self.name or self.llm
 
 
+@dataclass(frozen=True, slots=True)
+class SharedPace:
+    """What engines have in common that take turns."""
+
+    gpus: SharedGpus
+    pace: Pace
+
+
 class EmulatedEngine:
-    """Answers requests."""
+    """Answers requests. Without ``shared`` it has its GPUs to itself."""
 
     def __init__(
-        self, config: EngineServerConfig, spec: EngineSpec, scripts: Sequence[Script]
+        self,
+        config: EngineServerConfig,
+        spec: EngineSpec,
+        scripts: Sequence[Script],
+        shared: SharedPace | None = None,
     ) -> None:
         self._config = config
         self._name = config.served_name
         self._scripts = scripts
-        self._clock = ScaledClock(config.speedup)
+        pace = Pace(ScaledClock(config.speedup)) if shared is None else shared.pace
+        self._clock = pace.clock
         self._room_tokens = min(config.max_context_tokens, spec.kv_blocks * spec.block_tokens)
         self._numbers = count(1)
         self.metrics = EngineMetrics(self._name, self.statistics)
-        self._paced = PacedEngine(Engine(spec), self._clock, self.metrics.finished)
+        engine = Engine(spec)
+        turned = engine if shared is None else shared.gpus.add(engine)
+        self._paced = PacedEngine(turned, pace, self.metrics.finished)
 
     def statistics(self) -> EngineStatistics:
         """The engine's state now."""
@@ -300,8 +320,33 @@ async def start_engine(config: EngineServerConfig) -> RunningEngine:
         MissingError: no step times are published for them.
         InfeasibleError: the LLM does not fit.
     """
-    spec = config.spec or _published(config)
-    engine = EmulatedEngine(config, spec, [load_script(path) for path in config.scripts])
+    return (await start_engines([config]))[0]
+
+
+async def start_engines(configs: Sequence[EngineServerConfig]) -> tuple[RunningEngine, ...]:
+    """As ``start_engine``; several take turns on the same GPUs, each with a port of its own.
+
+    Each computes on whole GPUs at its turn; its fraction is its part of their memory. All run at
+    the speed of the first.
+
+    Raises:
+        InputError: as ``start_engine``, or they can't be on the same GPUs.
+    """
+    together = len(configs) > 1
+    shared = SharedPace(SharedGpus(), Pace(ScaledClock(configs[0].speedup))) if together else None
+    running: list[RunningEngine] = []
+    try:
+        for config, spec in zip(configs, _specs(configs), strict=True):
+            engine = EmulatedEngine(config, spec, list(map(load_script, config.scripts)), shared)
+            running.append(await _listening(config, engine))
+    except BaseException:
+        for each in running:
+            await each.stop()
+        raise
+    return tuple(running)
+
+
+async def _listening(config: EngineServerConfig, engine: EmulatedEngine) -> RunningEngine:
     server = web.Server(
         engine.handle,
         handler_cancellation=True,  # a client that leaves frees its place at once
@@ -314,19 +359,36 @@ async def start_engine(config: EngineServerConfig) -> RunningEngine:
         url = await listen(runner, config.host, config.port)
     except InputError:
         await runner.cleanup()
+        engine.stop()
         raise
     return RunningEngine(url, engine, runner)
 
 
-def _published(config: EngineServerConfig) -> EngineSpec:
+def _specs(configs: Sequence[EngineServerConfig]) -> list[EngineSpec]:
+    """Those given, or else the published ones."""
+    given = [config.spec for config in configs if config.spec is not None]
+    if len(given) == len(configs):
+        return given
     from scepsy.profiles.silicon import engine_spec  # noqa: PLC0415 - reads tables at import
 
-    return engine_spec(
-        config.llm,
-        config.gpu_type,
-        tensor_parallel=config.tensor_parallel,
-        gpu_fraction=config.gpu_fraction,
+    groups = [
+        ReplicaGroup(
+            llm=LlmName(config.llm),
+            gpu_type=GpuTypeName(config.gpu_type),
+            tensor_parallel=config.tensor_parallel,
+            gpu_fraction=config.gpu_fraction,
+        )
+        for config in configs
+    ]
+    ordered = tuple(sorted(groups, key=lambda group: group.llm))
+    turns = (tuple(group.llm for group in ordered),) if len(configs) > 1 else ()
+    published = specs_of(
+        Allocation(ordered, turns),
+        lambda llm, gpu, degree, fraction: engine_spec(
+            llm, gpu, tensor_parallel=degree, gpu_fraction=fraction
+        ),
     )
+    return [config.spec or published[LlmName(config.llm)] for config in configs]
 
 
 def _json(body: bytes, status: int = 200) -> web.Response:

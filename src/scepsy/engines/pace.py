@@ -17,7 +17,9 @@ from scepsy.sim.engine import (
     FirstToken,
     Preempted,
 )
+from scepsy.sim.turns import TurnTaker
 
+_INF = float("inf")
 _STREAM_GAP_S = 0.004
 """Real time between two looks at what streams have; tokens due meanwhile go out together."""
 _TIMER_S = 0.0005
@@ -65,22 +67,65 @@ class Watch:
                 self._waiter.set_result(None)
 
 
+class Pace:
+    """When to look at engines: at one, or at all that take turns on the same GPUs."""
+
+    def __init__(self, clock: ScaledClock) -> None:
+        """Nobody is there yet."""
+        self.clock = clock
+        self.now_s = clock.now_s()
+        """The latest instant that any engine was told."""
+        self.engines: list[PacedEngine] = []
+        self._loop = asyncio.get_running_loop()
+        self._stopped = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_s = _INF
+
+    def at(self, at_s: float) -> float:
+        """An instant, or the latest so far: for engines no time runs back."""
+        self.now_s = max(self.now_s, at_s)
+        return self.now_s
+
+    def arm(self) -> None:
+        """Make sure to look when something can have happened."""
+        at_s = min(engine.due_s for engine in self.engines)
+        if at_s >= self._timer_s or at_s == _INF:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        delay_s = self.clock.real_s(at_s - self.clock.now_s())
+        self._timer = self._loop.call_later(max(0.0, delay_s) + _TIMER_S, self._wake)
+        self._timer_s = at_s
+
+    def stop(self) -> None:
+        """One of them is stopped; the timer is, when all are: others wait for its turn to end."""
+        self._stopped += 1
+        if self._stopped < len(self.engines):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._timer_s = None, -_INF
+
+    def _wake(self) -> None:
+        self._timer, self._timer_s = None, _INF
+        for engine in self.engines:
+            engine.look()
+        self.arm()
+
+
 class PacedEngine:
     """An engine in the running event loop. ``stop`` it at the end."""
 
     def __init__(
-        self, engine: Engine, clock: ScaledClock, on_finished: Callable[[Ticket], None]
+        self, engine: Engine | TurnTaker, pace: Pace, on_finished: Callable[[Ticket], None]
     ) -> None:
         self._engine = engine
-        self._clock = clock
+        self._pace = pace
         self._on_finished = on_finished
-        self._loop = asyncio.get_running_loop()
         self._tickets: dict[str, Ticket] = {}
         self._streaming: dict[str, Ticket] = {}
-        self._now_s = clock.now_s()
-        self._looked_s = self._now_s
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_s = float("inf")
+        self._looked_s = pace.now_s
+        pace.engines.append(self)
 
     def submit(self, call: EngineCall, arrived_s: float, watch: Watch) -> Ticket:
         """Let a call arrive; it is told to ``watch``.
@@ -88,12 +133,11 @@ class PacedEngine:
         Raises:
             InputError: it can never fit the KV cache.
         """
-        self._now_s = max(self._now_s, arrived_s)
-        self._engine.submit(self._now_s, call)
+        self._engine.submit(self._pace.at(arrived_s), call)
         ticket = Ticket(call, arrived_s, watch)
         watch.tickets.append(ticket)
         self._tickets[call.id] = ticket
-        self._arm()
+        self._pace.arm()
         return ticket
 
     def cancel(self, watch: Watch) -> None:
@@ -101,43 +145,31 @@ class PacedEngine:
         for ticket in watch.tickets:
             if self._tickets.pop(ticket.call.id, None) is not None:
                 self._streaming.pop(ticket.call.id, None)
-                self._now_s = max(self._now_s, self._clock.now_s())
-                self._engine.cancel(self._now_s, ticket.call.id)
-        self._arm()
+                self._engine.cancel(self._pace.at(self._pace.clock.now_s()), ticket.call.id)
+        self._pace.arm()
 
     def statistics(self) -> EngineStatistics:
         """The engine's state now."""
-        self._look()
+        self.look()
         return self._engine.statistics()
 
     def stop(self) -> None:
         """Tell nobody anything any more."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer, self._timer_s = None, -float("inf")
+        self._pace.stop()
 
-    def _arm(self) -> None:
-        """Make sure to look when something can have happened."""
+    @property
+    def due_s(self) -> float:
+        """When there can be news."""
         at_s = self._engine.next_event_s()
         if self._streaming:
-            gap_s = _STREAM_GAP_S * self._clock.speedup
+            gap_s = _STREAM_GAP_S * self._pace.clock.speedup
             at_s = min(at_s, max(self._engine.next_token_s(), self._looked_s + gap_s))
-        if at_s >= self._timer_s or at_s == float("inf"):
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        delay_s = self._clock.real_s(at_s - self._clock.now_s())
-        self._timer = self._loop.call_later(max(0.0, delay_s) + _TIMER_S, self._wake)
-        self._timer_s = at_s
+        return at_s
 
-    def _wake(self) -> None:
-        self._timer, self._timer_s = None, float("inf")
-        self._look()
-        self._arm()
-
-    def _look(self) -> None:
-        self._now_s = self._looked_s = max(self._now_s, self._clock.now_s())
-        for event in self._engine.advance(self._now_s):
+    def look(self) -> None:
+        """Tell what has happened by now."""
+        self._looked_s = self._pace.at(self._pace.clock.now_s())
+        for event in self._engine.advance(self._looked_s):
             ticket = self._tickets.get(event.call_id)
             if ticket is None or isinstance(event, Preempted):
                 continue

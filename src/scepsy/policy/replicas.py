@@ -65,13 +65,19 @@ class ReplicaSet:
 
     @property
     def answer_tokens(self) -> float:
-        """Output tokens of a call in the mean, of those that have ended so far; else 0."""
+        """Output tokens of a call in the mean, of those that have ended and have some; else 0."""
         return self._answer_tokens / self._ended if self._ended else 0.0
 
-    def ended(self, name: ReplicaName, prompt_tokens: int, answer_tokens: int = 0) -> None:
-        """A call that was sent to a replica is over, however it ended."""
-        self._ended += 1
-        self._answer_tokens += answer_tokens
+    def ended(
+        self, name: ReplicaName, prompt_tokens: int, answer_tokens: int | None = None
+    ) -> None:
+        """A call that was sent to a replica is over, however it ended.
+
+        Where its answer did not come, or nobody knows how long it was, it has no tokens.
+        """
+        if answer_tokens is not None:
+            self._ended += 1
+            self._answer_tokens += answer_tokens
         if name in self._load:
             calls, tokens = self._load[name]
             self._put(name, (calls - 1, tokens - prompt_tokens))

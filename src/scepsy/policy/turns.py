@@ -5,14 +5,18 @@ token. So a call goes where its steps cost least time, its own and that of the c
 where its LLM is at work already, if it does not wait for too many others there.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from scepsy.model.execution import ReplicaName
 from scepsy.model.workflow import LlmName
 from scepsy.policy.prefix_index import BLOCKS_PER_REPLICA, PrefixIndex
 from scepsy.policy.replicas import NoReplicaLeft, ReplicaSet
-from scepsy.policy.route import CallView
+from scepsy.policy.route import CallView, PrefixAware, Router
+from scepsy.profiles.step_time import EngineSpec
+
+_CONTEXT_TOKENS, _MANY_CALLS = 2000, 32
+"""Of a call, and how many of them: where the cost of a step is looked up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,25 @@ class StepCost:
         return self.first_s + self.more_s * (calls - 1) if calls else 0.0
 
 
+def step_cost(spec: EngineSpec) -> StepCost:
+    """That of an engine's steps."""
+    few_s, many_s = (
+        spec.times.decode_run_s(decodes=n, decode_context_tokens=n * _CONTEXT_TOKENS, steps=1)
+        for n in (1, _MANY_CALLS)
+    )
+    prefill_s = spec.times.step_s(
+        prefill_tokens=spec.chunk_tokens,
+        prefill_context_tokens=0,
+        decodes=0,
+        decode_context_tokens=0,
+    )
+    return StepCost(
+        first_s=few_s,
+        more_s=max(0.0, many_s - few_s) / (_MANY_CALLS - 1),
+        prompt_token_s=prefill_s / spec.chunk_tokens,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class TurnGroup:
     """LLMs that take turns, and what their replicas have to do."""
@@ -40,6 +63,31 @@ class TurnGroup:
     beside: Mapping[ReplicaName, Collection[tuple[LlmName, ReplicaName]]]
     """For each replica those of the other LLMs on its GPUs."""
     _prompt_tokens: dict[ReplicaName, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        together: Iterable[Sequence[ReplicaName]],
+        costs: Mapping[LlmName, StepCost],
+        replicas: Mapping[LlmName, ReplicaSet],
+    ) -> "TurnGroup":
+        """Of the replicas that sit together, each among those of its LLM."""
+        llm_of = {name: llm for llm, each in replicas.items() for name in each.names}
+        beside = {
+            name: tuple((llm_of[other], other) for other in names if other != name)
+            for names in together
+            for name in names
+        }
+        return cls(costs, replicas, beside)
+
+    def routers(self, routers: Mapping[LlmName, Router]) -> dict[LlmName, Router]:
+        """Those of LLMs; of LLMs that take turns by what goes on beside each replica."""
+        return {
+            llm: FewestTurns(llm, self, is_prefix_aware=isinstance(router, PrefixAware))
+            if any(name in self.beside for name in self.replicas[llm].names)
+            else router
+            for llm, router in routers.items()
+        }
 
     def started(self, name: ReplicaName, prompt_tokens: int) -> None:
         """A call was sent to a replica."""

@@ -14,15 +14,12 @@ from scepsy.model.execution import ReplicaName
 from scepsy.model.workflow import LlmName
 from scepsy.policy.replicas import ReplicaSet
 from scepsy.policy.retain import Lru, MakeRetention
-from scepsy.policy.route import CallView, LeastLoaded, MakeRouter, PrefixAware, Router
-from scepsy.policy.turns import FewestTurns, StepCost, TurnGroup
+from scepsy.policy.route import CallView, LeastLoaded, MakeRouter, Router
+from scepsy.policy.turns import TurnGroup, step_cost
 from scepsy.profiles.step_time import EngineSpec
 from scepsy.sim.agenda import Agenda
 from scepsy.sim.engine import Engine, EngineCall, EngineEvent, Finished, FirstToken
 from scepsy.sim.turns import SharedGpus, TurnTaker
-
-_CONTEXT_TOKENS, _MANY_CALLS = 2000, 32
-"""Of a call, and how many of them: where the cost of a step is looked up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +97,8 @@ class Fleet:
         """
         self._make_retention = make_retention
         self._turns: dict[ReplicaName, tuple[SharedGpus, tuple[ReplicaName, ...]]] = {}
-        for names in turns:
+        together = tuple(turns)
+        for names in together:
             gpus = SharedGpus()
             for name in names:
                 self._turns[name] = gpus, tuple(other for other in names if other != name)
@@ -115,7 +113,7 @@ class Fleet:
             self._groups[group.llm] = _Group(group.spec, make_router(), ReplicaSet())
             for name in group.replicas:
                 self._add(group.llm, name)
-        self._route_turns()
+        self._route_turns(together)
 
     @property
     def waiting_calls(self) -> int:
@@ -221,20 +219,17 @@ class Fleet:
         gpus, others = self._turns[name]
         self._replicas[name] = _Replica(name, llm, gpus.add(engine), others)
 
-    def _route_turns(self) -> None:
+    def _route_turns(self, together: Sequence[tuple[ReplicaName, ...]]) -> None:
         """LLMs that take turns are routed by what goes on beside each replica."""
-        llm_of = {each.name: each.llm for each in self._replicas.values()}
-        group = TurnGroup(
-            costs={llm: _step_cost(each.spec) for llm, each in self._groups.items()},
+        taking = {self._replicas[name].llm for name in self._turns}
+        group = TurnGroup.of(
+            together,
+            costs={llm: step_cost(self._groups[llm].spec) for llm in taking},
             replicas={llm: each.among for llm, each in self._groups.items()},
-            beside={
-                name: [(llm_of[other], other) for other in others]
-                for name, (_, others) in self._turns.items()
-            },
         )
-        for llm in {llm_of[name] for name in self._turns}:
-            is_prefix_aware = isinstance(self._groups[llm].router, PrefixAware)
-            self._groups[llm].router = FewestTurns(llm, group, is_prefix_aware=is_prefix_aware)
+        routers = group.routers({llm: each.router for llm, each in self._groups.items()})
+        for llm, router in routers.items():
+            self._groups[llm].router = router
         self._turn_group = group
 
     def _see_turns(self, replica: _Replica, event: EngineEvent) -> None:
@@ -252,21 +247,3 @@ class Fleet:
 
     def _expect(self, replica: _Replica) -> None:
         self._agenda.announce(replica.name, replica, replica.engine.next_event_s())
-
-
-def _step_cost(spec: EngineSpec) -> StepCost:
-    few_s, many_s = (
-        spec.times.decode_run_s(decodes=n, decode_context_tokens=n * _CONTEXT_TOKENS, steps=1)
-        for n in (1, _MANY_CALLS)
-    )
-    prefill_s = spec.times.step_s(
-        prefill_tokens=spec.chunk_tokens,
-        prefill_context_tokens=0,
-        decodes=0,
-        decode_context_tokens=0,
-    )
-    return StepCost(
-        first_s=few_s,
-        more_s=max(0.0, many_s - few_s) / (_MANY_CALLS - 1),
-        prompt_token_s=prefill_s / spec.chunk_tokens,
-    )

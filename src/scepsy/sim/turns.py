@@ -10,10 +10,18 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
+from math import nextafter
 
 from scepsy.errors import InputError
 from scepsy.profiles.gpu_fraction import TURN_COST_FRACTION
-from scepsy.sim.engine import Engine, EngineCall, EngineEvent, Finished, FirstToken
+from scepsy.sim.engine import (
+    Engine,
+    EngineCall,
+    EngineEvent,
+    EngineStatistics,
+    Finished,
+    FirstToken,
+)
 
 GROUP_CALLS = 8
 """Calls whose prompts are computed at one turn at most before it may end."""
@@ -61,6 +69,11 @@ class TurnTaker:
         """When it has something to say next, if it goes on computing."""
         return self.engine.next_event_s() + self.offset_s
 
+    @property
+    def is_at_work(self) -> bool:
+        """Whether it has calls, or a step under way whose calls were all withdrawn."""
+        return bool(self.inflight) or self.engine.next_token_s() < _INF
+
     def submit(self, now_s: float, call: EngineCall) -> None:
         """As an engine's."""
         self._gpus.submit(now_s, self, call)
@@ -69,11 +82,29 @@ class TurnTaker:
         """As an engine's; what others on the GPUs do may change it."""
         return self._gpus.now_s if self._events else self._gpus.next_event_s(self)
 
+    def next_token_s(self) -> float:
+        """As an engine's; infinite while others have their turn, who may change it."""
+        return self._gpus.next_token_s(self)
+
     def advance(self, now_s: float) -> list[EngineEvent]:
         """As an engine's."""
         self._gpus.run_to(now_s)
         events, self._events = self._events, []
         return events
+
+    def cancel(self, now_s: float, call_id: str) -> None:
+        """As an engine's."""
+        self._gpus.cancel(now_s, self, call_id)
+
+    def generated_tokens(self, call_id: str) -> int:
+        """As an engine's, by the instant that the GPUs were last advanced to."""
+        self._gpus.show_now(self)
+        return self.engine.generated_tokens(call_id)
+
+    def statistics(self) -> EngineStatistics:
+        """As an engine's, by the instant that the GPUs were last advanced to."""
+        self._gpus.show_now(self)
+        return self.engine.statistics()
 
     def leave(self, now_s: float) -> None:
         """Be gone, with all calls; nothing may be left to collect up to ``now_s``."""
@@ -81,17 +112,35 @@ class TurnTaker:
 
     def take(self, now_s: float, call: EngineCall, *, is_active: bool) -> None:
         """Let a call arrive."""
-        if not self.inflight:
+        if is_active and self.is_at_work:
+            self.own_s = self.own_at(now_s)
+        elif not self.inflight:
             self.own_s, self.offset_s = max(self.own_s, now_s), 0.0
             self._turns_s.clear()
             self._offsets_s.clear()
+        if not self.inflight:
             self.wanted_s = now_s
-        elif is_active:
-            self.own_s = max(self.own_s, now_s - self.offset_s)
         self.engine.submit(self.own_s, call)
         self.inflight[call.id] = self.own_s
         self.prompts[call.id] = now_s, call.prompt_tokens
         self.prompt_tokens += call.prompt_tokens
+
+    def withdraw(self, now_s: float, call_id: str, *, is_active: bool) -> None:
+        """Let one of its calls be gone."""
+        if is_active:
+            self.own_s = self.own_at(now_s)
+        self.engine.cancel(self.own_s, call_id)
+        del self.inflight[call_id]
+        self.prompt_tokens -= self.prompts.pop(call_id, (0.0, 0))[1]
+        if not is_active and self.is_at_work and not self.inflight:
+            self.run(self.engine.next_token_s())  # a step that had begun on its clock alone
+
+    def own_at(self, now_s: float) -> float:
+        """What its clock shows at an instant of its turn, up to which it has said everything."""
+        own_s = max(self.own_s, now_s - self.offset_s)
+        next_s = self.engine.next_event_s()
+        is_too_far = own_s >= next_s and next_s + self.offset_s > now_s  # by rounding alone
+        return max(self.own_s, nextafter(next_s, -_INF)) if is_too_far else own_s
 
     def resume(self, at_s: float) -> None:
         """Let its clock go on."""
@@ -178,19 +227,41 @@ class SharedGpus:
     def submit(self, now_s: float, member: TurnTaker, call: EngineCall) -> None:
         """Let a call arrive at one of the engines."""
         self.run_to(now_s)
+        is_idle = self._active is None or not self._active.is_at_work
         member.take(now_s, call, is_active=member is self._active)
         self.inflight += 1
-        if self.inflight == 1:
+        if is_idle:
+            self._shared_s = _INF
             self._switch(now_s)
         elif member is not self._active and self._turn_end_s == _INF:
             self._served.clear()
             self._limit_turn(now_s)
 
+    def cancel(self, now_s: float, member: TurnTaker, call_id: str) -> None:
+        """Withdraw a call, if it is there; the step under way ends all the same."""
+        self.run_to(now_s)
+        if call_id not in member.inflight:
+            return
+        member.withdraw(now_s, call_id, is_active=member is self._active)
+        self.inflight -= 1
+        self._group.discard(call_id)
+
     def next_event_s(self, member: TurnTaker) -> float:
         """An instant (s) before which an engine has nothing to say; infinite: others come first."""
-        if member is not self._active or not member.inflight:
+        if member is not self._active or not member.is_at_work:
             return _INF
         return min(member.due_s, self._turn_end_s)
+
+    def next_token_s(self, member: TurnTaker) -> float:
+        """When an engine's step under way ends (s); infinite while it computes nothing."""
+        self.show_now(member)
+        is_active = member is self._active
+        return member.engine.next_token_s() + member.offset_s if is_active else _INF
+
+    def show_now(self, member: TurnTaker) -> None:
+        """Let an engine be looked at as it is at the instant last advanced to."""
+        if member is self._active and member.is_at_work:
+            member.run(member.own_at(self.now_s))
 
     def run_to(self, now_s: float) -> None:
         """Let the engines run up to and including an instant; they keep what happened.
@@ -200,12 +271,12 @@ class SharedGpus:
         """
         if now_s < self.now_s:
             raise InputError(f"time ran back from {self.now_s} s to {now_s} s")
-        while (active := self._active) is not None and active.inflight:
+        while (active := self._active) is not None and active.is_at_work:
             until_s = min(now_s, self._turn_end_s)
             last_s = self._collect(active, until_s) if until_s >= self._ready_s else until_s
-            if not active.inflight and self.inflight:
+            if not active.is_at_work and self.inflight:
                 self._switch(last_s)
-            elif now_s < self._turn_end_s or not active.inflight:
+            elif now_s < self._turn_end_s or not active.is_at_work:
                 break
             else:
                 self._end_turn(active)
@@ -215,8 +286,8 @@ class SharedGpus:
         """Advance the active engine; give the instant of what happened last."""
         last_s = until_s
         while (own_s := active.engine.next_event_s()) + active.offset_s <= until_s:
-            last_s = self._see(active.run(own_s), last_s)
-        if active.inflight and until_s == self._turn_end_s:
+            last_s = self._see(active.run(own_s), own_s + active.offset_s)
+        if active.is_at_work and until_s == self._turn_end_s:
             is_step_end = self._step_end_s > -_INF
             own_s = self._step_end_s if is_step_end else until_s - active.offset_s
             last_s = self._see(active.run(own_s), last_s)
