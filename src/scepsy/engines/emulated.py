@@ -20,6 +20,7 @@ from scepsy.clock import ScaledClock
 from scepsy.engines import openai
 from scepsy.engines.metrics import EngineMetrics
 from scepsy.engines.pace import Pace, PacedEngine, Ticket, Watch
+from scepsy.engines.published import specs_for
 from scepsy.engines.refusal import Refusal
 from scepsy.engines.reply import MAX_HASHED_BYTES, make_replies, make_scores, make_vectors
 from scepsy.engines.request import (
@@ -32,14 +33,10 @@ from scepsy.engines.request import (
 from scepsy.engines.script import Script, load_script
 from scepsy.errors import InputError
 from scepsy.listen import listen
-from scepsy.model.cluster import GpuTypeName
 from scepsy.model.execution import Endpoint
-from scepsy.model.plan import Allocation, ReplicaGroup
 from scepsy.model.prompt import block_ids, count_tokens
-from scepsy.model.workflow import LlmName
 from scepsy.profiles.step_time import EngineSpec
 from scepsy.sim.engine import Engine, EngineCall, EngineStatistics
-from scepsy.sim.specs import specs_of
 from scepsy.sim.turns import SharedGpus
 
 log = logging.getLogger(__name__)
@@ -336,7 +333,7 @@ async def start_engines(configs: Sequence[EngineServerConfig]) -> tuple[RunningE
     shared = SharedPace(SharedGpus(), Pace(ScaledClock(configs[0].speedup))) if together else None
     running: list[RunningEngine] = []
     try:
-        for config, spec in zip(configs, _specs(configs), strict=True):
+        for config, spec in zip(configs, specs_for(configs), strict=True):
             engine = EmulatedEngine(config, spec, list(map(load_script, config.scripts)), shared)
             running.append(await _listening(config, engine))
     except BaseException:
@@ -362,33 +359,6 @@ async def _listening(config: EngineServerConfig, engine: EmulatedEngine) -> Runn
         engine.stop()
         raise
     return RunningEngine(url, engine, runner)
-
-
-def _specs(configs: Sequence[EngineServerConfig]) -> list[EngineSpec]:
-    """Those given, or else the published ones."""
-    given = [config.spec for config in configs if config.spec is not None]
-    if len(given) == len(configs):
-        return given
-    from scepsy.profiles.silicon import engine_spec  # noqa: PLC0415 - reads tables at import
-
-    groups = [
-        ReplicaGroup(
-            llm=LlmName(config.llm),
-            gpu_type=GpuTypeName(config.gpu_type),
-            tensor_parallel=config.tensor_parallel,
-            gpu_fraction=config.gpu_fraction,
-        )
-        for config in configs
-    ]
-    ordered = tuple(sorted(groups, key=lambda group: group.llm))
-    turns = (tuple(group.llm for group in ordered),) if len(configs) > 1 else ()
-    published = specs_of(
-        Allocation(ordered, turns),
-        lambda llm, gpu, degree, fraction: engine_spec(
-            llm, gpu, tensor_parallel=degree, gpu_fraction=fraction
-        ),
-    )
-    return [config.spec or published[LlmName(config.llm)] for config in configs]
 
 
 def _json(body: bytes, status: int = 200) -> web.Response:

@@ -69,8 +69,38 @@ def load_plan(path: Path) -> Plan:
             hint="make it again with this Scepsy's `scepsy plan`",
         )
     try:
-        return _PLAN.validate_python(content.get("plan"))
+        plan = _PLAN.validate_python(content.get("plan"))
+        _check_turns(plan)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         at = ".".join(str(part) for part in first["loc"])
         raise InputError(f"{path} is a broken plan: {at}: {first['msg'].lower()}") from None
+    except InputError as error:
+        raise InputError(f"{path} is a broken plan: {error}", hint=error.hint) from None
+    return plan
+
+
+def _check_turns(plan: Plan) -> None:
+    """Each replica of LLMs that take turns must sit with one of each other, and nobody else.
+
+    Raises:
+        InputError: it does not.
+    """
+    allocation = plan.allocation
+    for together in plan.together:
+        names = ", ".join(replica.name for replica in together)
+        llms = allocation.turns_of(together[0].llm)
+        widest = max(together, key=lambda replica: len(replica.gpus))
+        if tuple(sorted(replica.llm for replica in together)) != llms or any(
+            replica.gpus != widest.gpus[: len(replica.gpus)] for replica in together
+        ):
+            raise InputError(
+                f"{', '.join(llms)} take turns, but on GPU {together[0].gpus[0]} there is {names}",
+                hint="a replica of each sits on the same GPUs, or on the first of them",
+            )
+        for other in plan.placement.replicas:
+            if other not in together and set(other.gpus) & set(widest.gpus):
+                raise InputError(
+                    f"{other.name} shares a GPU with {names}, which take turns on whole GPUs",
+                    hint="place it elsewhere, or let it take turns, too",
+                )

@@ -218,3 +218,12 @@ class Plan:
     not, by the same prediction; None where no search was made."""
     passed_over: int = 0
     """Better allocations that could not be placed, or missed the SLO."""
+
+    @property
+    def together(self) -> tuple[tuple[PlacedReplica, ...], ...]:
+        """Replicas that take turns on the same GPUs: as placed, those of each GPUs together."""
+        found: dict[tuple[LlmName, ...], dict[GpuId, list[PlacedReplica]]] = {}
+        for replica in self.placement.replicas:
+            if llms := self.allocation.turns_of(replica.llm):
+                found.setdefault(llms, {}).setdefault(replica.gpus[0], []).append(replica)
+        return tuple(tuple(each) for on_gpu in found.values() for each in on_gpu.values())

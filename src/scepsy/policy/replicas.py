@@ -31,7 +31,7 @@ class ReplicaSet:
         self._load: dict[ReplicaName, tuple[int, int]] = dict.fromkeys(names, (0, 0))
         self._heap = [(0, 0, name) for name in self._load]
         heapify(self._heap)
-        self._ended = 0
+        self._answered = 0
         self._answer_tokens = 0
 
     @property
@@ -66,7 +66,12 @@ class ReplicaSet:
     @property
     def answer_tokens(self) -> float:
         """Output tokens of a call in the mean, of those that have ended and have some; else 0."""
-        return self._answer_tokens / self._ended if self._ended else 0.0
+        return self._answer_tokens / self._answered if self._answered else 0.0
+
+    def answered(self, answer_tokens: int) -> None:
+        """An answer came, of so many tokens; where ``ended`` is not told."""
+        self._answered += 1
+        self._answer_tokens += answer_tokens
 
     def ended(
         self, name: ReplicaName, prompt_tokens: int, answer_tokens: int | None = None
@@ -76,8 +81,7 @@ class ReplicaSet:
         Where its answer did not come, or nobody knows how long it was, it has no tokens.
         """
         if answer_tokens is not None:
-            self._ended += 1
-            self._answer_tokens += answer_tokens
+            self.answered(answer_tokens)
         if name in self._load:
             calls, tokens = self._load[name]
             self._put(name, (calls - 1, tokens - prompt_tokens))

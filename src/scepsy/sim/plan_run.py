@@ -6,7 +6,6 @@ from itertools import chain
 
 from scepsy.errors import InfeasibleError, InputError, UnknownNameError
 from scepsy.model.cluster import GpuId, NodeName
-from scepsy.model.execution import ReplicaName
 from scepsy.model.plan import PlacedReplica, Plan, WorkflowRate
 from scepsy.model.workflow import WorkflowName
 from scepsy.policy.order import OrderPolicy, first_come
@@ -94,7 +93,9 @@ def simulate_plan(
     groups = tuple(replica_groups(plan, spec_of, setting.without))
     faults = tuple(_faults(plan, setting))
     _check_left(groups, faults)
-    fleet = Fleet(groups, turns=turns_of(plan), make_router=setting.make_router)
+    there = {name for group in groups for name in group.replicas}
+    turns = (tuple(r.name for r in each if r.name in there) for each in plan.together)
+    fleet = Fleet(groups, turns=filter(None, turns), make_router=setting.make_router)
     simulation = FaultySimulation(_source(scripts, setting), fleet, faults, order=setting.order)
     first = 0 if setting.speed else setting.warm_up
     last = sum(map(len, scripts.values())) if setting.speed else first + setting.executions
@@ -135,16 +136,6 @@ def replica_groups(
                 hint="plan with `--survive 1 node`, or leave another node out",
             )
         yield ServedGroup(group.llm, specs[group.llm], tuple(names))
-
-
-def turns_of(plan: Plan) -> Iterator[tuple[ReplicaName, ...]]:
-    """The replicas of a plan that take turns on the same GPUs."""
-    for llms in plan.allocation.turns:
-        on_gpu: dict[GpuId, list[ReplicaName]] = {}
-        for replica in plan.placement.replicas:
-            if replica.llm in llms:
-                on_gpu.setdefault(replica.gpus[0], []).append(replica.name)
-        yield from map(tuple, on_gpu.values())
 
 
 def _source(scripts: Mapping[WorkflowName, Sequence[Script]], setting: Setting) -> ArrivalSource:

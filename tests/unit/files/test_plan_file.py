@@ -1,5 +1,6 @@
 """Plan files: what is written is read back; what is no plan is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -67,14 +68,90 @@ def a_plan() -> Plan:
     )
 
 
-def test_a_plan_survives_the_file(tmp_path: Path) -> None:
+def turns_plan() -> Plan:
+    """Twice two LLMs by turns, the wide one on two GPUs, and a third LLM for itself."""
+    gpu = GpuType(name=GpuTypeName("h100"), memory_bytes=80 * 1024**3)
+    cluster = regular_cluster(gpu, nodes=1, gpus_per_node=5)
+    alone, small, wide = LlmName("alone"), LlmName("small"), LlmName("wide")
+    allocation = Allocation(
+        (
+            ReplicaGroup(llm=alone, gpu_type=gpu.name, tensor_parallel=1),
+            ReplicaGroup(
+                llm=small, gpu_type=gpu.name, tensor_parallel=1, replicas=2, gpu_fraction=0.3
+            ),
+            ReplicaGroup(
+                llm=wide, gpu_type=gpu.name, tensor_parallel=2, replicas=2, gpu_fraction=0.7
+            ),
+        ),
+        turns=((small, wide),),
+    )
+    placement = pack(allocation, cluster)
+    assert not isinstance(placement, Unplaced)
+    return replace(a_plan(), cluster=cluster, allocation=allocation, placement=placement)
+
+
+@pytest.mark.parametrize("plan", [a_plan(), turns_plan()])
+def test_a_plan_survives_the_file(tmp_path: Path, plan: Plan) -> None:
     path = tmp_path / "plan.json"
 
-    save_plan(path, a_plan())
+    save_plan(path, plan)
 
-    assert load_plan(path) == a_plan()
+    assert load_plan(path) == plan
     assert path.read_bytes() == dump_plan(load_plan(path))
     assert [file.name for file in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_a_plan_of_before_there_were_turns_has_none(tmp_path: Path) -> None:
+    content = orjson.loads(dump_plan(a_plan()))
+    del content["plan"]["allocation"]["turns"]
+    path = tmp_path / "plan.json"
+    path.write_bytes(orjson.dumps(content))
+
+    assert load_plan(path) == a_plan()
+
+
+@pytest.mark.parametrize(
+    ("turns", "message"),
+    [
+        ([["small"]], "to take turns needs two LLMs of the plan"),
+        ([["nobody", "small"]], "to take turns needs two LLMs of the plan"),
+        ([["wide", "small"]], "to take turns needs two LLMs of the plan, sorted"),
+        ([["alone", "small"]], "alone, small take turns, but not on the same GPUs"),
+        ([["small", "wide"], ["small", "wide"]], "takes turns with one set of others"),
+        ("small", "allocation.turns: input should be a valid tuple"),
+    ],
+)
+def test_turns_that_make_no_sense_are_refused(tmp_path: Path, turns: object, message: str) -> None:
+    content = orjson.loads(dump_plan(turns_plan()))
+    content["plan"]["allocation"]["turns"] = turns
+    path = tmp_path / "plan.json"
+    path.write_bytes(orjson.dumps(content))
+
+    with pytest.raises(InputError, match=f"plan.json is a broken plan: .*{message}"):
+        load_plan(path)
+
+
+@pytest.mark.parametrize(
+    ("replica", "where", "message"),
+    [
+        ("small-0", ["node-0/4"], "small, wide take turns, but on GPU .* there is"),
+        ("wide-0", ["node-0/1", "node-0/0"], "small, wide take turns, but on GPU .* there is"),
+        ("alone-0", ["node-0/0"], "alone-0 shares a GPU with small-0, wide-0"),
+    ],
+)
+def test_those_that_take_turns_must_sit_together_and_alone(
+    tmp_path: Path, replica: str, where: list[str], message: str
+) -> None:
+    content = orjson.loads(dump_plan(turns_plan()))
+    gpus = [gpu["id"] for gpu in content["plan"]["cluster"]["gpus"]]
+    for placed in content["plan"]["placement"]["replicas"]:
+        if placed["name"] == replica:
+            placed["gpus"] = [gpus[int(at.rpartition("/")[2])] for at in where]
+    path = tmp_path / "plan.json"
+    path.write_bytes(orjson.dumps(content))
+
+    with pytest.raises(InputError, match=message):
+        load_plan(path)
 
 
 @pytest.mark.parametrize(
