@@ -36,6 +36,31 @@ def gateway(
     policy: Annotated[
         str, typer.Option(help="How a replica is picked for a call.")
     ] = "least-loaded",
+    hardware: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What an LLM's replicas run on, GPUs of a replica behind the colon. Repeatable.",
+            metavar="LLM=GPU[:N]",
+        ),
+    ] = None,
+    kv_tokens: Annotated[
+        list[str] | None,
+        typer.Option(help="KV tokens that fit on an LLM's replica.", metavar="LLM=TOKENS"),
+    ] = None,
+    patience: Annotated[
+        float,
+        typer.Option(help="Low favours the slowest calls, high the number of calls a second."),
+    ] = 3.0,
+    share: Annotated[
+        list[str] | None,
+        typer.Option(help="A tenant's weight; 1 where not given.", metavar="TENANT=WEIGHT"),
+    ] = None,
+    max_waiting: Annotated[
+        int, typer.Option(help="Calls of an LLM that may wait; a further one gets status 429.")
+    ] = 4096,
+    max_wait_s: Annotated[
+        float, typer.Option(help="How long a call may wait for a replica; then it gets 503.")
+    ] = 600.0,
     max_body_bytes: Annotated[
         str, typer.Option(help="Largest request body; a larger one gets status 413.")
     ] = "32MiB",
@@ -46,11 +71,17 @@ def gateway(
     Runs until it is interrupted; calls in flight then have 5 s to end. What is recorded is times,
     token counts and hashes, never what was said, unless --record-content is given.
 
+    With --policy programs, calls wait here until a replica has room for them, near what their
+    executions left behind; --hardware and what follows it is for that policy.
+
     Example:
         scepsy gateway --replica qwen3-32b=http://127.0.0.1:9001 --record traces.db
     """
     from scepsy.gateway.app import GatewayConfig
+    from scepsy.gateway.capacity import parse_hardware, parse_kv_tokens, parse_shares
+    from scepsy.gateway.door import DoorLimits
     from scepsy.gateway.pool import parse_replicas
+    from scepsy.policy.dispatch_settings import Settings
     from scepsy.units import parse_bytes
 
     config = GatewayConfig(
@@ -61,6 +92,10 @@ def gateway(
         record_content=record_content,
         speedup=speedup,
         policy=policy,
+        programs=Settings(patience=patience, weights=parse_shares(share or ())),
+        door=DoorLimits(calls=max_waiting, wait_s=max_wait_s),
+        hardware=parse_hardware(hardware or ()),
+        kv_tokens=parse_kv_tokens(kv_tokens or ()),
         max_body_bytes=parse_bytes(max_body_bytes),
     )
     run_server(_serve(config, as_json=as_json))

@@ -37,6 +37,7 @@ from scepsy.model.execution import Endpoint
 from scepsy.model.prompt import block_ids, count_tokens
 from scepsy.profiles.step_time import EngineSpec
 from scepsy.sim.engine import Engine, EngineCall, EngineStatistics
+from scepsy.sim.program_fleet import capacity_of
 from scepsy.sim.turns import SharedGpus
 
 log = logging.getLogger(__name__)
@@ -119,6 +120,7 @@ class EmulatedEngine:
         self._scripts = scripts
         pace = Pace(ScaledClock(config.speedup)) if shared is None else shared.pace
         self._clock = pace.clock
+        self._capacity = capacity_of(spec)
         self._room_tokens = min(config.max_context_tokens, spec.kv_blocks * spec.block_tokens)
         self._numbers = count(1)
         self.metrics = EngineMetrics(self._name, self.statistics)
@@ -274,7 +276,7 @@ class EmulatedEngine:
 
     def _tell(self, request: web.BaseRequest) -> web.Response:
         path = request.path
-        if path not in ("/health", "/metrics", "/version", "/v1/models"):
+        if path not in ("/health", "/metrics", "/version", "/v1/models", "/scepsy/capacity"):
             raise Refusal(404, f"there is no {path[:200]} here", code="not_found")
         if request.method not in ("GET", "HEAD"):
             raise Refusal(405, f"use GET for {path}", code="method_not_allowed")
@@ -282,6 +284,8 @@ class EmulatedEngine:
             return web.Response()
         if path == "/version":
             return _json(orjson.dumps({"version": f"scepsy {__version__}"}))
+        if path == "/scepsy/capacity":
+            return _json(orjson.dumps(self._capacity))
         if path == "/metrics":
             page = self.metrics.page()
             return web.Response(body=page, headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -8,22 +8,27 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from itertools import count
 from pathlib import Path
+from urllib.parse import unquote
 
 import orjson
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry
 
 from scepsy.clock import ScaledClock
-from scepsy.errors import InputError
+from scepsy.errors import InputError, UnknownNameError
+from scepsy.gateway.dispatch_pool import DispatchConfig, DispatchPool
+from scepsy.gateway.door import DoorLimits
+from scepsy.gateway.door_metrics import DoorMetrics
 from scepsy.gateway.exchange import Exchange
 from scepsy.gateway.forward import Forwarder, Outgoing, outgoing_headers
-from scepsy.gateway.identify import Identifier
+from scepsy.gateway.hints import NOTHING_TOLD, parse_hints
+from scepsy.gateway.identify import Identifier, clean_name
 from scepsy.gateway.metrics import GatewayMetrics
 from scepsy.gateway.openai import (
     ENDPOINTS,
@@ -35,14 +40,25 @@ from scepsy.gateway.openai import (
     parse_target,
     unknown_llm,
 )
-from scepsy.gateway.pool import Replica, ReplicaPool
+from scepsy.gateway.pool import Pool, Replica, ReplicaPool
 from scepsy.gateway.record import CallSink, Content, RecordCounters, Recorder
 from scepsy.listen import listen
-from scepsy.model.execution import CallId, CallStatus
-from scepsy.policy.route import find_policy
+from scepsy.model.execution import CallId, CallStatus, ExecutionId
+from scepsy.model.workflow import LlmName
+from scepsy.policy.dispatch import Capacity, MakeDispatcher
+from scepsy.policy.dispatch_program import ByProgram
+from scepsy.policy.dispatch_settings import Settings
+from scepsy.policy.program_table import Limits, Programs
+from scepsy.policy.route import POLICIES
 from scepsy.traces.store import SqliteTraceStore
 
 log = logging.getLogger(__name__)
+
+PROGRAMS = "programs"
+"""The policy by which calls wait for a place near what their executions left behind."""
+
+
+_EXECUTIONS = "/executions/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +73,16 @@ class GatewayConfig:
     speedup: float = 1.0
     """How much faster than silicon the engines run; recorded seconds are those of silicon."""
     policy: str = "least-loaded"
+    """A routing policy, or ``programs``; what follows of programs is for that one."""
+    programs: Settings = field(default_factory=Settings)
+    execution_idle_s: float = 3600.0
+    """An execution of which nothing was heard for so long is over (scaled s)."""
+    door: DoorLimits = field(default_factory=DoorLimits)
+    """Of calls that wait."""
+    hardware: Mapping[LlmName, Capacity] = field(default_factory=dict)
+    """What replicas should do, where their engines do not say."""
+    kv_tokens: Mapping[LlmName, int] = field(default_factory=dict)
+    """What fits on a replica, whatever its engine says."""
     record: Path | None = None
     """Trace store that calls are written to; None records nothing."""
     record_content: bool = False
@@ -76,6 +102,15 @@ class GatewayConfig:
             raise InputError(f"port {self.port} is not in [0, 65535]")
         if self.max_body_bytes < 1:
             raise InputError(f"max_body_bytes {self.max_body_bytes} must be >= 1")
+        if unknown := {*self.hardware, *self.kv_tokens} - {each.llm for each in self.replicas}:
+            raise InputError(f"no replica serves `{min(unknown)}`, of which a capacity is given")
+
+    def dispatcher(self) -> MakeDispatcher | None:
+        """What makes a dispatcher of calls for each LLM; None where the policy is a router."""
+        if self.policy != PROGRAMS:
+            return None
+        limits = Limits(gap_s=self.execution_idle_s)
+        return lambda: ByProgram(self.programs, Programs(limits=limits))
 
 
 class Gateway:
@@ -85,7 +120,7 @@ class Gateway:
         self,
         config: GatewayConfig,
         clock: ScaledClock,
-        pool: ReplicaPool,
+        pool: Pool,
         forwarder: Forwarder,
         metrics: GatewayMetrics,
         recorder: Recorder | None,
@@ -107,9 +142,13 @@ class Gateway:
             target = parse_target(request.rel_url.raw_path)
             if target.path in ENDPOINTS:
                 return await self._serve(request, target, start_s)
+            if target.path.startswith(_EXECUTIONS) and request.method == "DELETE":
+                return self._end(target.path.removeprefix(_EXECUTIONS))
             return self._tell(request, target.path)
         except Refusal as refusal:
             response = _json(refusal.body(), refusal.status)
+            if refusal.retry_s is not None:
+                response.headers["Retry-After"] = str(refusal.retry_s)
             if not request.content.is_eof():
                 response.force_close()  # the rest of the body is not worth reading
             return response
@@ -138,6 +177,11 @@ class Gateway:
             start_s=start_s,
             prompt=parsed.prompt(),
             request=body,
+            told=(
+                parse_hints(request.headers, parsed.body, start_s)
+                if self._pool.reads_hints
+                else NOTHING_TOLD
+            ),
             response=bytearray() if self._config.record_content else None,
         )
         query = request.rel_url.raw_query_string
@@ -145,7 +189,16 @@ class Gateway:
         headers = outgoing_headers(request.headers, exchange.identity.session)
         outgoing = Outgoing(path, headers, body)
         with self._kept(exchange):
-            return await self._forwarder.forward(request, outgoing, exchange)
+            try:
+                return await self._forwarder.forward(request, outgoing, exchange)
+            finally:
+                if exchange.told.is_last:
+                    self._pool.over(exchange.identity.execution)
+
+    def _end(self, name: str) -> web.Response:
+        """A client says that no call of an execution follows; one that is not known is over."""
+        self._pool.over(ExecutionId(clean_name(unquote(name))))
+        return _json(orjson.dumps({"status": "ok"}))
 
     async def _read(self, request: web.BaseRequest) -> bytes:
         """The request's body, refused before it is in memory when it is too large."""
@@ -255,9 +308,10 @@ async def start_gateway(config: GatewayConfig, *, sink: CallSink | None = None) 
         InputError: the port is taken, the policy unknown, or the file is not a trace store.
     """
     clock = ScaledClock(config.speedup)
-    pool = ReplicaPool(config.replicas, find_policy(config.policy), time.monotonic)
-    metrics = GatewayMetrics(pool)
+    registry = CollectorRegistry()
     async with AsyncExitStack() as stack:
+        pool = await _pool(config, clock, registry, stack)
+        metrics = GatewayMetrics(pool, registry)
         if sink is None and config.record is not None:
             sink = SqliteTraceStore.open(config.record)
         if sink is None and config.record_content:
@@ -285,6 +339,24 @@ async def start_gateway(config: GatewayConfig, *, sink: CallSink | None = None) 
         url = await listen(runner, config.host, config.port)
         return RunningGateway(url, stack.pop_all(), recorder)
     raise AssertionError("unreachable")
+
+
+async def _pool(
+    config: GatewayConfig, clock: ScaledClock, registry: CollectorRegistry, stack: AsyncExitStack
+) -> Pool:
+    make = config.dispatcher()
+    if make is not None:
+        dispatching = DispatchConfig(
+            make_dispatcher=make,
+            limits=config.door,
+            hardware=config.hardware,
+            kv_tokens=config.kv_tokens,
+        )
+        pool = DispatchPool(config.replicas, dispatching, clock, DoorMetrics(registry))
+        return await stack.enter_async_context(pool)
+    if config.policy not in POLICIES:
+        raise UnknownNameError("routing policy", config.policy, [*POLICIES, PROGRAMS])
+    return ReplicaPool(config.replicas, POLICIES[config.policy], time.monotonic)
 
 
 def is_loopback(host: str) -> bool:

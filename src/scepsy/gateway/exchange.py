@@ -1,8 +1,10 @@
 """A call while it is served: what is known of it so far, and the record it becomes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from scepsy.gateway.answer import Answer
+from scepsy.gateway.hints import NOTHING_TOLD, Told
 from scepsy.gateway.identify import Identity
 from scepsy.model.execution import Call, CallId, CallStatus, Endpoint, ReplicaName
 from scepsy.model.prompt import block_ids, count_tokens
@@ -24,6 +26,7 @@ class Exchange:
     start_s: float
     prompt: bytes
     request: bytes
+    told: Told = NOTHING_TOLD
     prompt_tokens: int = field(init=False)
     prefix_blocks: tuple[int, ...] = field(init=False)
     answer: Answer = field(default_factory=Answer)
@@ -33,6 +36,12 @@ class Exchange:
     first_token_s: float | None = None
     response: bytearray | None = None
     """The answer's bytes, where they are recorded."""
+    sends: int = 0
+    """How often it was sent to a replica."""
+    has_begun: bool = False
+    """The client has got something: the call can't be sent again."""
+    on_begun: Callable[[], None] | None = None
+    on_first_token: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
         self.prompt_tokens = count_tokens(self.prompt)
@@ -46,7 +55,24 @@ class Exchange:
             role=self.identity.role,
             prompt_tokens=self.prompt_tokens,
             prefix_blocks=self.prefix_blocks,
+            start_s=self.start_s,
+            id=self.id,
+            tenant=self.told.tenant,
+            hints=self.told.hints,
         )
+
+    def begun(self) -> None:
+        """The client gets the first of the answer now."""
+        self.has_begun = True
+        if self.on_begun is not None:
+            self.on_begun()
+
+    def first_token(self, at_s: float | None) -> None:
+        """When the first token came, as far as is known."""
+        if at_s is not None and self.first_token_s is None:
+            self.first_token_s = at_s
+            if self.on_first_token is not None:
+                self.on_first_token()
 
     def call(self, end_s: float) -> Call:
         """The record of the call; where the engine gave no token counts, bytes are counted."""

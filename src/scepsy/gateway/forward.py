@@ -1,11 +1,11 @@
 """Sends a call to a replica and its answer to the client, byte for byte, as it comes.
 
-The place on the replica is held by ``with`` around the whole sending, so it is given back however
-that ends: answered, client gone before or during the stream, engine dead, engine not there.
+The place on the replica is held by ``async with`` around the whole sending, so it is given back
+however that ends: answered, client gone before or during the stream, engine dead or not there.
 """
 
 import io
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace, TracebackType
 from typing import Self
@@ -20,8 +20,8 @@ from scepsy.gateway.exchange import Exchange
 from scepsy.gateway.identify import EXECUTION_HEADER
 from scepsy.gateway.metrics import GatewayMetrics
 from scepsy.gateway.openai import Refusal
-from scepsy.gateway.pool import Replica, ReplicaPool
-from scepsy.model.execution import CallStatus, ReplicaName
+from scepsy.gateway.pool import Failure, Pool, Replica
+from scepsy.model.execution import CallStatus
 from scepsy.policy.replicas import NoReplicaLeft
 
 CONNECT_S = 5.0
@@ -83,14 +83,6 @@ def outgoing_headers(headers: Mapping[str, str], session: str = "") -> CIMultiDi
     return kept
 
 
-class _Unreachable(Exception):  # noqa: N818 - an outcome, not a fault
-    """No connection to the replica: it has seen nothing of the call."""
-
-    def __init__(self, replica: Replica, reason: str) -> None:
-        super().__init__(f"`{replica.name}`: {reason}")
-        self.replicas = frozenset((replica.name,))
-
-
 class _ClientLeft(Exception):  # noqa: N818 - an outcome, not a fault
     """The client's connection is gone."""
 
@@ -98,9 +90,7 @@ class _ClientLeft(Exception):  # noqa: N818 - an outcome, not a fault
 class Forwarder:
     """Sends calls to the replicas of a pool. Use as ``async with``."""
 
-    def __init__(
-        self, pool: ReplicaPool, metrics: GatewayMetrics, now_s: Callable[[], float]
-    ) -> None:
+    def __init__(self, pool: Pool, metrics: GatewayMetrics, now_s: Callable[[], float]) -> None:
         """Take the replicas, and the clock (s) that first tokens are read on."""
         self._pool = pool
         self._metrics = metrics
@@ -125,48 +115,42 @@ class Forwarder:
     async def forward(
         self, client: web.BaseRequest, outgoing: Outgoing, exchange: Exchange
     ) -> web.StreamResponse:
-        """Serve a call by one replica, or by a second one if the first cannot be reached.
+        """Serve a call by one replica, or by another if the first gives nothing.
 
         Raises:
             Refusal: no replica gave an answer, and the client has got nothing yet.
         """
-        try:
-            return await self._by_one(client, outgoing, exchange, frozenset())
-        except _Unreachable as error:
-            unreachable = error
-        try:
-            return await self._by_one(client, outgoing, exchange, unreachable.replicas)
-        except NoReplicaLeft:
-            pass
-        except _Unreachable as error:
-            unreachable = error
-        raise Refusal(
-            503,
-            f"no replica of `{exchange.llm}` can be reached ({unreachable})",
-            code="unreachable",
-        )
+        failed: list[Failure] = []
+        while True:
+            try:
+                return await self._by_one(client, outgoing, exchange, failed)
+            except NoReplicaLeft:
+                raise _refusal(exchange, failed[-1]) from None
+            except Failure as failure:
+                failed.append(failure)
+                if not await self._pool.failed(exchange, failure):
+                    raise _refusal(exchange, failure) from None
 
     async def _by_one(
         self,
         client: web.BaseRequest,
         outgoing: Outgoing,
         exchange: Exchange,
-        without: Set[ReplicaName],
+        failed: Sequence[Failure],
     ) -> web.StreamResponse:
-        with self._pool.lease(exchange.llm, exchange.view(), without=without) as replica:
-            if without:
-                self._metrics.retried("unreachable")
+        without = {failure.replica.name for failure in failed}
+        async with self._pool.place(exchange, without=without) as replica:
+            if failed:
+                self._metrics.retried("lost" if failed[-1].was_reached else "unreachable")
+            exchange.sends += 1
             exchange.replica = replica.name
             try:
                 upstream = await self._open(replica, outgoing)
-            except _Unreachable:
-                self._pool.avoid(replica)
-                raise
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                raise _engine_failed(replica, error) from None
+                raise _no_answer(replica, error) from None
             try:
                 if upstream.content_type == "text/event-stream":
-                    return await self._stream(client, upstream, exchange)
+                    return await self._stream(client, replica, upstream, exchange)
                 return await self._whole(replica, upstream, exchange)
             finally:
                 upstream.release()  # closes the connection unless the answer was read to its end
@@ -198,7 +182,7 @@ class Forwarder:
                 trace_request_ctx=attempt,
             )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise _Unreachable(replica, _reason(error)) from None
+            raise Failure(replica, _reason(error), was_reached=False) from None
 
     async def _whole(
         self, replica: Replica, upstream: aiohttp.ClientResponse, exchange: Exchange
@@ -206,7 +190,8 @@ class Forwarder:
         try:
             body = await upstream.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise _engine_failed(replica, error) from None
+            raise _no_answer(replica, error) from None
+        exchange.begun()
         exchange.status = _status(upstream.status)
         exchange.answer = parse_answer(exchange.endpoint, body)
         if exchange.response is not None:
@@ -215,14 +200,25 @@ class Forwarder:
         return web.Response(status=upstream.status, body=body, headers=headers)
 
     async def _stream(
-        self, client: web.BaseRequest, upstream: aiohttp.ClientResponse, exchange: Exchange
+        self,
+        client: web.BaseRequest,
+        replica: Replica,
+        upstream: aiohttp.ClientResponse,
+        exchange: Exchange,
     ) -> web.StreamResponse:
+        try:
+            first = await upstream.content.readany()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise _no_answer(replica, error) from None
+        at_s = self._now_s()
+        exchange.begun()
         headers = _returned_headers(upstream.headers, exchange)
         response = web.StreamResponse(status=upstream.status, headers=headers)
         watch = StreamWatch()
         exchange.answer = watch.answer
         try:
             await response.prepare(client)
+            await self._pass(first, at_s, response, exchange, watch)
             failure = await self._relay(upstream, response, exchange, watch)
             exchange.status = _stream_status(upstream.status, failure, watch)
             if failure is not None and not watch.is_complete:
@@ -248,16 +244,25 @@ class Forwarder:
         """Pass the stream on as it comes; give why it broke off, None if it did not."""
         try:
             async for chunk in upstream.content.iter_any():
-                at_s = self._now_s()
-                await _write(response, chunk)
-                watch.feed(chunk, at_s)
-                exchange.first_token_s = watch.first_token_s
-                if exchange.response is not None:
-                    exchange.response += chunk
+                await self._pass(chunk, self._now_s(), response, exchange, watch)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             return _reason(error)
         is_whole = watch.has_finished or watch.answer.is_error or upstream.status >= 400
         return None if is_whole else "the answer has no end"
+
+    async def _pass(
+        self,
+        chunk: bytes,
+        at_s: float,
+        response: web.StreamResponse,
+        exchange: Exchange,
+        watch: StreamWatch,
+    ) -> None:
+        await _write(response, chunk)
+        watch.feed(chunk, at_s)
+        exchange.first_token(watch.first_token_s)
+        if exchange.response is not None:
+            exchange.response += chunk
 
 
 async def _write(response: web.StreamResponse, data: bytes) -> None:
@@ -313,12 +318,22 @@ def _stream_status(http_status: int, failure: str | None, watch: StreamWatch) ->
     return _status(http_status)
 
 
-def _engine_failed(replica: Replica, error: Exception) -> Refusal:
+def _no_answer(replica: Replica, error: Exception) -> Failure:
     timed_out = isinstance(error, TimeoutError)
+    return Failure(replica, _reason(error), was_reached=True, timed_out=timed_out)
+
+
+def _refusal(exchange: Exchange, failure: Failure) -> Refusal:
+    if failure.was_reached:
+        return Refusal(
+            504 if failure.timed_out else 502,
+            f"replica `{failure.replica.name}` gave no answer: {failure.reason}",
+            code="no_answer",
+        )
     return Refusal(
-        504 if timed_out else 502,
-        f"replica `{replica.name}` gave no answer: {_reason(error)}",
-        code="no_answer",
+        503,
+        f"no replica of `{exchange.llm}` can be reached ({failure})",
+        code="unreachable",
     )
 
 

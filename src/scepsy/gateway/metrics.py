@@ -5,23 +5,23 @@ from functools import partial
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from scepsy.gateway.identify import Rung
-from scepsy.gateway.pool import ReplicaPool
+from scepsy.gateway.pool import Pool
 from scepsy.model.execution import CallStatus, ReplicaName
 from scepsy.model.workflow import LlmName
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
 
 
-def _inflight(pool: ReplicaPool, llm: LlmName, name: ReplicaName) -> float:
+def _inflight(pool: Pool, llm: LlmName, name: ReplicaName) -> float:
     return pool.replicas[llm].inflight(name).calls
 
 
 class GatewayMetrics:
     """The gateway's own registry: nothing else of the process shows up in it."""
 
-    def __init__(self, pool: ReplicaPool) -> None:
+    def __init__(self, pool: Pool, registry: CollectorRegistry | None = None) -> None:
         """Make the metrics; what is in flight is read from the pool when they are scraped."""
-        self.registry = CollectorRegistry()
+        self.registry = registry or CollectorRegistry()
         self._calls = self._counter("calls", "Calls that ended", "llm", "status")
         self._refused = self._counter("refused", "Requests refused before routing", "code")
         self._identified = self._counter("identified", "Calls by what told their execution", "rung")
@@ -78,7 +78,7 @@ class GatewayMetrics:
         self._identified.labels(rung).inc()
 
     def retried(self, reason: str) -> None:
-        """Count a call that is sent again: ``stale`` connection, or ``unreachable`` replica."""
+        """Count a call that is sent again: the connection was ``stale``, or the replica is lost."""
         self._retries.labels(reason).inc()
 
     def page(self) -> bytes:

@@ -93,9 +93,19 @@ def parse_request(endpoint: Endpoint, body: bytes) -> ParsedRequest:
 class Refusal(Exception):  # noqa: N818 - an answer, not a fault
     """An answer that the gateway gives itself, as an HTTP status and OpenAI's error object."""
 
-    def __init__(self, status: int, message: str, *, code: str, param: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str,
+        param: str | None = None,
+        retry_s: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.status, self.message, self.code, self.param = status, message, code, param
+        self.retry_s = retry_s
+        """After which it may be tried again (real s); None says nothing of that."""
 
     def body(self) -> bytes:
         """The JSON that OpenAI's clients read the message from."""

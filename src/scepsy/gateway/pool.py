@@ -1,18 +1,21 @@
 """The replicas, what is in flight on each, and which one gets the next call."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence, Set
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from scepsy.errors import InputError
+from scepsy.gateway.exchange import Exchange
 from scepsy.gateway.openai import parse_replica_url
-from scepsy.model.execution import ReplicaName
+from scepsy.model.execution import ExecutionId, ReplicaName
 from scepsy.model.workflow import LlmName
 from scepsy.policy.replicas import ReplicaSet
 from scepsy.policy.route import CallView, MakeRouter
 
 AVOID_S = 1.0
 """How long a replica that could not be reached is passed over while there are others (real s)."""
+_SENDS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,64 @@ def parse_replicas(texts: Sequence[str]) -> tuple[Replica, ...]:
     return tuple(replicas)
 
 
+class Failure(Exception):  # noqa: N818 - an outcome, not a fault
+    """A replica gave a call no answer, and the client has got nothing yet."""
+
+    def __init__(
+        self, replica: Replica, reason: str, *, was_reached: bool, timed_out: bool = False
+    ) -> None:
+        super().__init__(f"`{replica.name}`: {reason}")
+        self.replica, self.reason = replica, reason
+        self.was_reached = was_reached
+        """Where not, it has seen nothing of the call."""
+        self.timed_out = timed_out
+
+
+class Pool(Protocol):
+    """What decides which replica answers a call."""
+
+    @property
+    def reads_hints(self) -> bool:
+        """Whether what clients say ahead is of use."""
+        ...
+
+    @property
+    def llms(self) -> Set[LlmName]:
+        """The LLMs that are served."""
+        ...
+
+    @property
+    def replicas(self) -> Mapping[LlmName, ReplicaSet]:
+        """The replicas of each LLM, and what is in flight on them now."""
+        ...
+
+    def place(
+        self, exchange: Exchange, *, without: Set[ReplicaName]
+    ) -> AbstractAsyncContextManager[Replica]:
+        """Wait for a replica, and hold a place on it however the block ends.
+
+        Raises:
+            NoReplicaLeft: all are in ``without``.
+            Refusal: too many calls wait, or this one has waited for too long.
+        """
+        ...
+
+    async def failed(self, exchange: Exchange, failure: Failure) -> bool:
+        """A call has left its replica unanswered. Whether it may be sent again."""
+        ...
+
+    def over(self, execution: ExecutionId) -> None:
+        """No call of an execution follows."""
+        ...
+
+
 class ReplicaPool:
-    """Knows what is in flight, exactly: a call counts from its lease to the end of the block."""
+    """Sends each call when it comes, to where a router says.
+
+    Knows what is in flight, exactly: a call counts from its lease to the end of the block.
+    """
+
+    reads_hints = False
 
     def __init__(
         self, replicas: Sequence[Replica], make_router: MakeRouter, now_s: Callable[[], float]
@@ -91,6 +150,24 @@ class ReplicaPool:
             yield self._replicas[name]
         finally:
             among.ended(name, call.prompt_tokens)
+
+    @asynccontextmanager
+    async def place(
+        self, exchange: Exchange, *, without: Set[ReplicaName]
+    ) -> AsyncIterator[Replica]:
+        """As a lease: nothing waits."""
+        with self.lease(exchange.llm, exchange.view(), without=without) as replica:
+            yield replica
+
+    async def failed(self, exchange: Exchange, failure: Failure) -> bool:
+        """A call that no replica has seen may go to another one, once."""
+        if failure.was_reached:
+            return False
+        self.avoid(failure.replica)
+        return exchange.sends < _SENDS
+
+    def over(self, execution: ExecutionId) -> None:
+        """Nothing is kept of executions."""
 
     def avoid(self, replica: Replica) -> None:
         """Pass a replica over for a while: it could not be reached, or lost what it had cached."""

@@ -25,6 +25,8 @@ class Engine:
     seen: list[tuple[str, dict[str, str], dict[str, object]]] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     """What slow answers wait for."""
+    is_up: bool = True
+    stop: Callable[[], Awaitable[None]] = field(init=False)
     abandoned: int = 0
     """Calls whose client left."""
     served_by_connection: dict[int, int] = field(default_factory=dict)
@@ -37,6 +39,10 @@ class Engine:
     )
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.method == "GET":  # as a server does that has nothing but what calls need
+            if request.path == "/health":
+                return web.Response(status=200 if self.is_up else 503)
+            return web.Response(status=404)
         try:
             return await self._handle(request)
         except asyncio.CancelledError:
@@ -140,6 +146,7 @@ class Stage:
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         engine.url = f"http://127.0.0.1:{site.port}"
+        engine.stop = runner.cleanup
         return engine
 
     async def gateway(

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from scepsy.gateway.door_metrics import DoorMetrics
+from scepsy.gateway.hints import FIELDS
 from scepsy.gateway.identify import Rung
 from scepsy.gateway.metrics import GatewayMetrics
 from scepsy.gateway.openai import ENDPOINTS
@@ -18,12 +20,24 @@ GUIDE = (ROOT / "docs/guides/gateway.md").read_text()
 
 def metrics():
     pool = ReplicaPool(parse_replicas(["m=http://a"]), LeastLoaded, lambda: 0.0)
-    page = GatewayMetrics(pool).page().decode()
+    made = GatewayMetrics(pool)
+    DoorMetrics(made.registry)
+    page = made.page().decode()
     return [name for name in re.findall(r"^# TYPE (\S+)", page, re.M) if "_created" not in name]
 
 
 @pytest.mark.parametrize(
-    "name", [*metrics(), *Rung, *CallStatus, *ENDPOINTS, "--record-content", "--speedup"]
+    "name",
+    [
+        *metrics(),
+        *Rung,
+        *CallStatus,
+        *ENDPOINTS,
+        *FIELDS,
+        *FIELDS.values(),
+        "--record-content",
+        "--speedup",
+    ],
 )
 def test_it_is_in_the_guide(name):
     assert f"`{name}`" in GUIDE
