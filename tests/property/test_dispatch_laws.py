@@ -25,7 +25,7 @@ from tests.property.made_up_scenes import Scene, scenes
 
 pytestmark = pytest.mark.no_cover
 
-SWITCHES = ("routes", "admits", "holds", "queues", "moves", "shares")
+SWITCHES = ("routes", "admits", "holds", "queues", "moves", "shares", "engines_ask")
 _INF = float("inf")
 
 
@@ -278,7 +278,7 @@ def test_no_call_is_passed_over_beyond_the_bound(
 
     free_s = 0.0
     for number, call in enumerate(calls):  # by arrival
-        due_s = max(free_s, call.at_s + chosen.least_bound_s)
+        due_s = max(free_s, call.at_s + chosen.revoke_ratio * chosen.least_bound_s)
         assert harness.sent_s[number] <= due_s + MOST_S + 1e-9
         free_s = max(free_s, harness.sent_s[number])
 

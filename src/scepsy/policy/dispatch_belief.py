@@ -68,12 +68,15 @@ class Replica:
     """One replica, as it is believed to be."""
 
     __slots__ = (
-        "_trust", "busy_until_s", "capacity", "claimed_tokens", "computing", "host", "host_tokens",
-        "idle", "idle_tokens", "name", "running", "running_tokens", "waiting",
+        "_claimed_last", "_trust", "busy_until_s", "capacity", "claimed_tokens", "computing",
+        "host", "host_tokens", "idle", "idle_tokens", "kv_tokens", "name", "running",
+        "running_tokens", "seqs", "waiting",
     )  # fmt: skip
 
-    def __init__(self, name: ReplicaName, capacity: Capacity) -> None:
+    def __init__(self, name: ReplicaName, capacity: Capacity, *, claimed_last: bool = True) -> None:
+        """Nothing is there; contexts with a claim are taken to be forgotten last, if it is so."""
         self.name, self.capacity = name, capacity
+        self.kv_tokens, self.seqs = capacity.kv_tokens, capacity.seqs
         self.running: dict[str, Running] = {}
         self.running_tokens = 0
         self.computing = 0  # calls whose prompts are not computed yet
@@ -84,6 +87,7 @@ class Replica:
         self.host_tokens = 0
         self.waiting: deque[str] = deque()  # calls whose context is here
         self._trust = 1.0
+        self._claimed_last = claimed_last
 
     def fits(self, need_tokens: int, room_tokens: float) -> bool:
         """Whether a call may run here, of which so much counts, where there is so much room.
@@ -93,14 +97,14 @@ class Replica:
         if not self.running:
             return True
         used = self.running_tokens + self.claimed_tokens + need_tokens
-        return used <= room_tokens and len(self.running) < self.capacity.seqs
+        return used <= room_tokens and len(self.running) < self.seqs
 
     def could_fit(self, need_tokens: int, room_tokens: float) -> bool:
         """The same if no context had a claim."""
         if not self.running:
             return True
         used = self.running_tokens + need_tokens
-        return used <= room_tokens and len(self.running) < self.capacity.seqs
+        return used <= room_tokens and len(self.running) < self.seqs
 
     # ---- Calls
 
@@ -110,9 +114,9 @@ class Replica:
         self.running_tokens += call.need_tokens
         self.computing += 1
         self.busy_until_s = max(now_s, self.busy_until_s) + _SLOWER * prefill_s
-        keeps = self.capacity.kv_tokens * self._trust
+        keeps = self.kv_tokens * self._trust
         while self.idle and self.running_tokens + self.idle_tokens > keeps:
-            self._evict(next(iter(self.idle)))
+            self._evict(self._next_to_go())
 
     def computed(self, now_s: float) -> None:
         """The prompt of one of its calls is, or will never be."""
@@ -172,6 +176,13 @@ class Replica:
         """Its KV is gone, as far as is known."""
         self.release(context)
         context.replica = None
+
+    def _next_to_go(self) -> Context:
+        if self._claimed_last:
+            for context in self.idle:
+                if context.claim_until_s < 0:
+                    return context
+        return next(iter(self.idle))
 
     def _evict(self, context: Context) -> None:
         self.release(context)

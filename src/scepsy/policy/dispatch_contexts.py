@@ -5,7 +5,6 @@ from heapq import heappop, heappush
 from itertools import count
 
 from scepsy.model.execution import ExecutionId
-from scepsy.policy.dispatch import Capacity
 from scepsy.policy.dispatch_belief import Context, Replica
 from scepsy.policy.dispatch_call import Live, Waiting
 from scepsy.policy.dispatch_settings import Settings
@@ -15,7 +14,6 @@ from scepsy.policy.route import CallView
 
 _CONTEXTS = 4
 """Of one execution that are remembered."""
-_LEAST_AGAIN_S = 1e-6
 
 
 def match(live: Live, call: CallView) -> Context | None:
@@ -111,7 +109,7 @@ class Contexts:
         if not self._settings.holds or program is None:
             return
         price = self._settings.price * tokens / replica.capacity.kv_tokens
-        hold_s = self._holds.hold_s(program, price / _again_s(replica.capacity, tokens))
+        hold_s = self._holds.hold_s(program, price / replica.capacity.prefill_s(tokens))
         if hold_s > 0:
             replica.claim(context, now_s + hold_s)
             heappush(self._claims, (now_s + hold_s, next(self._serial), context.turn, context))
@@ -130,10 +128,3 @@ class Contexts:
         if context.replica is not None:
             self._changed[context.replica] = None
             context.replica.forget(context)
-
-
-def _again_s(capacity: Capacity, tokens: int) -> float:
-    """To have a context's KV again that the GPU has forgotten; above 0."""
-    if capacity.host_tokens:
-        return max(_LEAST_AGAIN_S, tokens * capacity.host_token_s)
-    return capacity.prefill_s(tokens)

@@ -18,7 +18,8 @@ from scepsy.policy.dispatch_contexts import Contexts, match
 from scepsy.policy.dispatch_estimates import Estimates
 from scepsy.policy.dispatch_place import bound_to, emptiest, soonest, without_claims
 from scepsy.policy.dispatch_settings import Settings
-from scepsy.policy.program import NO_TENANT, TenantName
+from scepsy.policy.learned import LearnedGaps
+from scepsy.policy.program import TenantName
 from scepsy.policy.program_table import Programs
 from scepsy.policy.route import CallView
 from scepsy.policy.share import Entry, FairQueue
@@ -34,7 +35,7 @@ class ByProgram:
     def __init__(self, settings: Settings | None = None, programs: Programs | None = None) -> None:
         """No replica is up, and nothing is known of programs but what is given."""
         self.settings = settings or Settings()
-        self.programs = programs or Programs()
+        self.programs = programs or Programs(LearnedGaps())
         self._replicas: dict[ReplicaName, Replica] = {}
         self._changed: dict[Replica, None] = {}
         """Where more may fit than when the door was tried last."""
@@ -50,6 +51,8 @@ class ByProgram:
         """Replicas that have no room for a call whose context they have."""
         self._reserved: tuple[Waiting, Replica] | None = None
         """The one who goes before all others, and the replica that is kept for it."""
+        self._head: Waiting | None = None
+        """The one whom nobody passes at the door."""
         self._serial = count()
         self._now_s = -_INF
         self._estimates = Estimates()
@@ -71,7 +74,8 @@ class ByProgram:
     def joined(self, now_s: float, replica: ReplicaName, capacity: Capacity) -> None:  # noqa: ARG002
         """It takes calls from now on."""
         self._capacity = capacity
-        found = self._replicas[replica] = Replica(replica, capacity)
+        found = Replica(replica, capacity, claimed_last=self.settings.engines_ask)
+        self._replicas[replica] = found
         self._changed[found] = None
 
     def lost(self, now_s: float, replica: ReplicaName) -> None:
@@ -126,7 +130,7 @@ class ByProgram:
         replica, live = found.replica, found.live
         assert replica is not None
         self._estimates.ended(found, result)
-        self._door.charge(self._tenant(call), work_s(replica.capacity, call, result))
+        self._door.charge(self.settings.tenant(call), work_s(replica.capacity, call, result))
         self.programs.ended(as_ended(call, result), now_s)
         if not live.is_over:
             tokens = call.prompt_tokens + result.output_tokens
@@ -160,7 +164,8 @@ class ByProgram:
         """When a claim lapses, a prompt should be computed, or a call has waited for long."""
         if not self._waiting:
             return _INF
-        instants = [self._first_due().due_s, self._contexts.next_lapse_s]
+        first = self._first_due()
+        instants = [first.due_s, self._hard_s(first), self._contexts.next_lapse_s]
         instants += [each.busy_until_s for each in self._busy]
         if self.settings.moves:
             instants += [self._moves_s(replica) for replica in self._stuck]
@@ -169,13 +174,12 @@ class ByProgram:
 
     @property
     def bound_s(self) -> float:
-        """After so long a call that comes now goes before all others (s).
+        """After so long nobody passes a call that comes now at the door (s).
 
         It is a multiple of what it takes to serve in turn all that wait, nothing of them cached.
         """
-        settings = self.settings
         turn_s = self._backlog_s / max(1, len(self._replicas))
-        return settings.least_bound_s + settings.patience * turn_s
+        return self.settings.least_bound_s + self.settings.patience * turn_s
 
     def is_kept(self, program: str) -> bool:
         """Whether an engine should keep a program's blocks while it has others to forget."""
@@ -208,15 +212,14 @@ class ByProgram:
             call = self._first_due()
             if self._reserved is not None and self._reserved[0] is not call:
                 self._reserved = None
-            if self._reserved is None and now_s < call.due_s:
+            if self._reserved is None and now_s < self._hard_s(call):
                 return
             is_new = self._reserved is None
             among = self._replicas.values() if is_new else self._changed
             replica = without_claims(call, among, self._room)
             if replica is None:
                 if self._reserved is None:
-                    least = emptiest(self._replicas.values())
-                    self._reserved = call, least
+                    self._reserved = call, emptiest(self._replicas.values())
                 return
             replica.revoke(call.need_tokens, self._room(replica), call.context)
             self._send(now_s, call, replica, found)
@@ -261,6 +264,18 @@ class ByProgram:
         return call.arrived_s + self.settings.hysteresis * call.cold_s
 
     def _serve_door(self, now_s: float, found: list[Dispatch]) -> None:
+        """Who is due, passed by nobody; then by the door's order, of the first those that fit."""
+        while self._waiting:
+            first = self._first_due()
+            if first.place is not Place.DOOR or now_s < first.due_s:
+                break
+            if first is not self._head:
+                self._head, first.is_tried = first, False
+            replica = self._place(now_s, first)
+            first.is_tried = True
+            if replica is None:
+                return
+            self._send(now_s, first, replica, found)
         put_back: list[tuple[TenantName, Entry[Waiting]]] = []
         while len(put_back) < _TRIED and (entry := self._door.take()) is not None:
             call = entry[1][2]
@@ -280,18 +295,23 @@ class ByProgram:
         among: Iterable[Replica] = self._changed if call.is_tried else self._replicas.values()
         settings, own = self.settings, bound_to(now_s, call, self.settings)
         reserved = None if self._reserved is None else self._reserved[1]
-        open_to = [
-            replica
-            for replica in (among if own is None else (own,))
-            if replica is not reserved
-            and (not settings.admits or replica.fits(call.need_tokens, self._room(replica)))
-        ]
-        if settings.queues:
-            for replica in tuple(open_to):
-                if replica.busy_until_s - now_s > settings.ahead_s:
-                    open_to.remove(replica)
-                    self._busy[replica] = None
-        return soonest(now_s, open_to)
+        shared_tokens, need_tokens = self._estimates.all_shared_tokens, call.need_tokens
+        fill, latest_s = settings.fill_fraction, now_s + settings.ahead_s
+        found: list[Replica] = []
+        for replica in among if own is None else (own,):  # one loop without calls: there are many
+            if replica is reserved:
+                continue
+            if replica.running and settings.admits:
+                used_tokens = replica.running_tokens + replica.claimed_tokens + need_tokens
+                if used_tokens > fill * replica.kv_tokens - shared_tokens:
+                    continue
+                if len(replica.running) >= replica.seqs:
+                    continue
+            if settings.queues and replica.busy_until_s > latest_s:
+                self._busy[replica] = None
+            else:
+                found.append(replica)
+        return soonest(now_s, found)
 
     def _send(self, now_s: float, call: Waiting, replica: Replica, found: list[Dispatch]) -> None:
         view, context = call.view, call.context
@@ -341,13 +361,14 @@ class ByProgram:
             call.context = None
         call.place, call.is_tried = Place.DOOR, False
         level = self.settings.level(again_s) - view.hints.priority
-        self._door.put(self._tenant(view), level, call.serial, call)
+        self._door.put(self.settings.tenant(view), level, call.serial, call)
 
-    def _tenant(self, call: CallView) -> TenantName:
-        return call.tenant if self.settings.shares else NO_TENANT
+    def _hard_s(self, call: Waiting) -> float:
+        """When it goes before all others, whatever that costs."""
+        return call.arrived_s + self.settings.revoke_ratio * (call.due_s - call.arrived_s)
 
     def _first_due(self) -> Waiting:
-        """Of those that wait, of which there must be one."""
+        """Of those that wait: there must be one."""
         due = self._due
         while due[0][2].place in {Place.SENT, Place.GONE}:
             heappop(due)

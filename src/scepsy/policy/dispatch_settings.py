@@ -5,18 +5,21 @@ from dataclasses import dataclass, field
 from math import log
 
 from scepsy.errors import InputError
-from scepsy.policy.program import TenantName
+from scepsy.policy.program import NO_TENANT, TenantName
+from scepsy.policy.route import CallView
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Each mechanism can be switched off, and be the only one that is on."""
 
-    patience: float = 3.0
+    patience: float = 1.5
     """The one knob: how many times the wait of serving all in turn, nothing cached, a call may be
-    passed over. Low favours the tail, high favours throughput."""
+    passed over at the door. Low favours the tail, high favours throughput."""
     least_bound_s: float = 10.0
     """... and so much longer in any case (s)."""
+    revoke_ratio: float = 2.0
+    """After so many times that wait, claims give way, and a replica is freed for the call."""
     routes: bool = True
     """A call goes to its context; else to any replica."""
     admits: bool = True
@@ -30,6 +33,8 @@ class Settings:
     shares: bool = True
     """Tenants have equal shares, or by weight."""
     weights: Mapping[TenantName, float] = field(default_factory=dict)
+    engines_ask: bool = True
+    """Engines ask ``is_kept``: they forget contexts without a claim first."""
     price: float = 1.0
     """Of room, in replicas: at 1, all room of a replica for 1 s is worth 1 s of its work."""
     level_ratio: float = 8.0
@@ -44,14 +49,17 @@ class Settings:
     """Of the KV that calls and claims may take up."""
 
     def __post_init__(self) -> None:
+        positive = self.least_level_s > 0 and 0 < self.fill_fraction <= 1 <= self.revoke_ratio
         least = min(self.patience, self.least_bound_s, self.price, self.ahead_s, self.hysteresis)
-        if least < 0 or not 0 < self.fill_fraction <= 1 or not self.least_level_s > 0:
-            raise InputError(
-                "settings of a dispatcher must not be negative, and fractions in (0, 1]"
-            )
+        if least < 0 or not positive:
+            raise InputError("settings of a dispatcher are out of range")
 
     def level(self, work_s: float) -> int:
         """Of a call that takes so long to begin."""
         if self.level_ratio <= 1 or work_s <= self.least_level_s:
             return 0
         return 1 + int(log(work_s / self.least_level_s) / log(self.level_ratio))
+
+    def tenant(self, call: CallView) -> TenantName:
+        """Whose share it counts to."""
+        return call.tenant if self.shares else NO_TENANT

@@ -181,6 +181,19 @@ class Learned:
         return ways
 
 
+class LearnedGaps(Learned):
+    """Only the time to the next call is learned: a third of the work. All else stays as assumed."""
+
+    def arrived(self, program: Program, stage: Stage, new_tokens: int) -> None:
+        """Nothing is learned of prompts, steps and what follows what."""
+
+    def answered(self, program: Program, stage: Stage, output_tokens: int, *, alone: bool) -> None:
+        """Nor of answers."""
+
+    def ended(self, program: Program, how: How) -> None:
+        """Nor of lengths."""
+
+
 def _score(curve: Curve, value: float, scale: float = 1.0) -> float:
     return Forecast((Part(1.0, curve, scale),)).log_density(value)
 
