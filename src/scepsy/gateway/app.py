@@ -74,6 +74,8 @@ class GatewayConfig:
     """How much faster than silicon the engines run; recorded seconds are those of silicon."""
     policy: str = "least-loaded"
     """A routing policy, or ``programs``; what follows of programs is for that one."""
+    make_dispatcher: MakeDispatcher | None = None
+    """Instead of a policy: makes what calls of each LLM wait at."""
     programs: Settings = field(default_factory=Settings)
     execution_idle_s: float = 3600.0
     """An execution of which nothing was heard for so long is over (scaled s)."""
@@ -107,8 +109,8 @@ class GatewayConfig:
 
     def dispatcher(self) -> MakeDispatcher | None:
         """What makes a dispatcher of calls for each LLM; None where the policy is a router."""
-        if self.policy != PROGRAMS:
-            return None
+        if self.make_dispatcher is not None or self.policy != PROGRAMS:
+            return self.make_dispatcher
         limits = Limits(gap_s=self.execution_idle_s)
         return lambda: ByProgram(self.programs, Programs(limits=limits))
 

@@ -6,12 +6,15 @@ from dataclasses import replace
 
 import orjson
 import pytest
+from aiohttp import ClientError
 
 from scepsy.engines.emulated import EngineServerConfig, start_engine
 from scepsy.gateway.app import GatewayConfig, start_gateway
 from scepsy.gateway.door import DoorLimits
 from scepsy.gateway.pool import parse_replicas
 from scepsy.policy.dispatch import Capacity
+from scepsy.policy.dispatch_program import ByProgram
+from scepsy.policy.news import Informed, Late
 from scepsy.profiles.silicon import engine_spec
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
@@ -206,17 +209,29 @@ SPEC = replace(engine_spec("qwen3-8b", "h100", tensor_parallel=1), kv_blocks=400
 EXECUTIONS, STEPS, SPEEDUP = 12, 4, 20.0
 
 
-async def task(stage, url, number, answers):
-    """An execution that grows, each call with the answer before; a client that tries again."""
+async def answered(stage, url, body, headers, tries):
+    for left in reversed(range(tries)):
+        try:
+            async with stage.http.post(
+                f"{url()}/v1/chat/completions", json=body, headers=headers
+            ) as response:
+                found = await response.json()
+                assert response.status == 200, found
+                return found
+        except ClientError:  # the gateway is gone
+            if not left:
+                raise
+            await asyncio.sleep(0.05)
+    raise AssertionError
+
+
+async def task(stage, url, number, answers, tries=1):
+    """An execution that grows, each call with the answer before."""
     said = [{"role": "user", "content": f"{number:03d} " * 500}]
     for step in range(STEPS):
         body = {"model": "qwen3-8b", "messages": said, "max_tokens": 30, "ignore_eos": True}
         headers = {"x-scepsy-execution": f"e{number}", "x-scepsy-workflow": "w"}
-        async with stage.http.post(
-            f"{url()}/v1/chat/completions", json=body, headers=headers
-        ) as response:
-            found = await response.json()
-            assert response.status == 200, found
+        found = await answered(stage, url, body, headers, tries)
         message = found["choices"][0]["message"]
         answers[number, step] += 1
         said = [*said, message, {"role": "user", "content": f"go on {step}"}]
@@ -230,10 +245,19 @@ async def emulated(stage, count):
     return engines
 
 
-async def test_nothing_is_lost_with_a_replica_of_emulated_engines(stage, eventually):
+def on_old_news():
+    return Informed(ByProgram(), Late(1.0))
+
+
+@pytest.mark.parametrize("make", [None, on_old_news])
+async def test_nothing_is_lost_with_a_replica_of_emulated_engines(stage, eventually, make):
     engines = await emulated(stage, 3)
     gateway = await stage.gateway(
-        *(e.url for e in engines), llm="qwen3-8b", policy="programs", speedup=SPEEDUP
+        *(e.url for e in engines),
+        llm="qwen3-8b",
+        policy="programs",
+        make_dispatcher=make,
+        speedup=SPEEDUP,
     )
     answers = Counter()
     tasks = [
@@ -251,6 +275,31 @@ async def test_nothing_is_lost_with_a_replica_of_emulated_engines(stage, eventua
     assert answers == {(n, s): 1 for n in range(EXECUTIONS) for s in range(STEPS)}
     assert await stage.inflight(gateway) == 0
     assert await stage.metric(gateway, 'calls_total{llm="qwen3-8b",status="ok"}') == len(answers)
+
+
+async def test_a_gateway_that_is_started_anew_goes_on_with_what_clients_send_again(
+    stage, eventually
+):
+    engines = await emulated(stage, 2)
+    urls = [engine.url for engine in engines]
+    settings = {"llm": "qwen3-8b", "policy": "programs", "speedup": SPEEDUP}
+    gateways = [await stage.gateway(*urls, **settings)]
+    answers = Counter()
+
+    async def under_way():
+        return sum(answers.values()) >= EXECUTIONS
+
+    tasks = [
+        asyncio.create_task(task(stage, lambda: gateways[-1].url, number, answers, tries=50))
+        for number in range(EXECUTIONS)
+    ]
+    await eventually(under_way)
+    await gateways[0].stop()
+    gateways.append(await stage.gateway(*urls, **settings))
+    await asyncio.gather(*tasks)
+
+    assert answers == {(n, s): 1 for n in range(EXECUTIONS) for s in range(STEPS)}
+    assert await stage.inflight(gateways[1]) == 0
 
 
 async def test_a_gateway_learns_what_emulated_engines_hold(stage):
