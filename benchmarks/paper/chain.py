@@ -8,10 +8,10 @@ seeds that it was not chosen on. From the first rate on at which none keeps up, 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import sqrt
+from math import inf, sqrt
 from pathlib import Path
 
-from benchmarks.paper.measure import Latency, Run, Window, measure
+from benchmarks.paper.measure import Ceiling, Latency, Run, Window, measure
 from benchmarks.paper.settings import Part, Setting
 from benchmarks.paper.systems import Candidate, Reference, candidates, reference
 from benchmarks.paper.variants import Variant, find_variant
@@ -196,9 +196,12 @@ class _Tester:
             rates = self._variant.told_rates(self._workload.rates(factor))
             arriving = streams(self._workload.training, rates)
             window = self._window(factor, part)
-            scored = []
+            scored: list[tuple[float, float, Candidate]] = []
             for candidate in left:
-                run = measure(candidate.system, arriving, window, seed)
+                known = sorted(value for value, _, _ in scored)[: 1 if number else _SECOND_ROUND]
+                full = len(known) == (1 if number else _SECOND_ROUND)
+                ceiling = Ceiling(known[-1], scale_s) if full and known[-1] < inf else None
+                run = measure(candidate.system, arriving, window, seed, ceiling)
                 scored.append((run.relative(scale_s), -run.ended_per_s, candidate))
             scored.sort(key=_score)
             if not number and (not scored or scored[0][0] == float("inf")):

@@ -53,18 +53,36 @@ class Window:
     """A system keeps up if all that count have ended so long after the last of them arrived."""
 
 
-def measure(system: System, arriving: Sequence[Stream], window: Window, seed: int) -> Run:
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """Beyond which a run is of no interest."""
+
+    value: float
+    """Of ``Run.relative``."""
+    scale_s: Mapping[WorkflowName, float]
+
+
+def measure(
+    system: System,
+    arriving: Sequence[Stream],
+    window: Window,
+    seed: int,
+    ceiling: Ceiling | None = None,
+) -> Run:
     """Serve streams by a system at a steady load.
 
     Over the counted executions the rate is exact and each recorded one comes about equally often.
+    A run that is certain to end above the ceiling is given up, as if it did not keep up.
     """
     total_per_s = sum(stream.rate_per_s for stream in arriving)
     period = window.executions / total_per_s
     deadline = _Deadline(window)
+    least = _Least(window, ceiling) if ceiling else None
     arrivals = merged(
         stream.arrivals(seed, max(1, round(period * stream.rate_per_s))) for stream in arriving
     )
-    simulation = Simulation(OpenLoop(deadline.noting(arrivals)), system.make(), order=system.order)
+    noted = deadline.noting(least.noting(arrivals) if least else arrivals)
+    simulation = Simulation(OpenLoop(noted), system.make(), order=system.order)
     ended: list[ServedExecution] = []
     counted: list[ServedExecution] = []
     while len(counted) < window.executions and (next_s := simulation.next_s) <= deadline.at_s:
@@ -72,6 +90,11 @@ def measure(system: System, arriving: Sequence[Stream], window: Window, seed: in
             ended.append(execution)
             if 0 <= execution.number - window.warm_up < window.executions:
                 counted.append(execution)
+            if least and least.is_beyond(execution, next_s):
+                break
+        else:
+            continue
+        break
     saturated = len(counted) < window.executions
     return Run(
         seed=seed,
@@ -95,6 +118,51 @@ class _Deadline:
             if number == last:
                 self.at_s = arrival.at_s + self._window.patience_s
             yield arrival
+
+
+class _Least:
+    """The least that a run can come to: executions under way have taken so long already."""
+
+    def __init__(self, window: Window, ceiling: Ceiling) -> None:
+        self._window = window
+        self._ceiling = ceiling
+        self._began_s: dict[WorkflowName, float] = {}
+        """Sum over those under way."""
+        self._under_way: dict[WorkflowName, int] = {}
+        self._took_s: dict[WorkflowName, float] = {}
+        """Sum over those that have ended."""
+        self._last = WorkflowName(""), 0.0
+        """Whose executions came last, and when: the source is one ahead."""
+
+    def noting(self, arrivals: Iterable[Arrival]) -> Iterator[Arrival]:
+        """The same arrivals."""
+        for number, arrival in enumerate(arrivals):
+            if self._counts(number):
+                name = arrival.script.workflow
+                self._began_s[name] = self._began_s.get(name, 0.0) + arrival.at_s
+                self._under_way[name] = self._under_way.get(name, 0) + 1
+                self._last = name, arrival.at_s
+            yield arrival
+
+    def is_beyond(self, ended: ServedExecution, now_s: float) -> bool:
+        """Whether the ceiling is passed by the end of an execution."""
+        if not self._counts(ended.number):
+            return False
+        name = ended.workflow
+        self._began_s[name] -= ended.start_s
+        self._under_way[name] -= 1
+        self._took_s[name] = self._took_s.get(name, 0.0) + ended.execution_s
+        least = 0.0
+        for each, count in self._under_way.items():
+            running_s = count * now_s - self._began_s[each]
+            if self._last[0] == each and self._last[1] > now_s:  # has yet to come
+                running_s += self._last[1] - now_s
+            least += (self._took_s.get(each, 0.0) + running_s) / self._ceiling.scale_s[each]
+        most = self._window.executions * len(self._ceiling.scale_s)
+        return least / most > self._ceiling.value
+
+    def _counts(self, number: int) -> bool:
+        return 0 <= number - self._window.warm_up < self._window.executions
 
 
 def _ended_per_s(ended: Sequence[ServedExecution]) -> float:
