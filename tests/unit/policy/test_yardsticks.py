@@ -10,7 +10,7 @@ from scepsy.policy.dispatch import CallResult, Capacity, Dispatcher
 from scepsy.policy.program import TenantName, ToolName
 from scepsy.policy.route import CallView
 from scepsy.policy.yardsticks.affinity import SessionAffinity
-from scepsy.policy.yardsticks.continuum import Continuum
+from scepsy.policy.yardsticks.continuum import Continuum, KeptLru
 from scepsy.policy.yardsticks.fair_share import FairShare
 from scepsy.policy.yardsticks.saga import EPOCH_S, MOVE_S, Saga
 from scepsy.policy.yardsticks.scoring import KvRouter, LlmD
@@ -193,3 +193,86 @@ def test_the_tenant_that_had_least_for_its_urgency_is_next() -> None:
     shares.used(calls[2], 1.0)
     assert shares.first(1.0, calls) == calls[0]  # two tasks are twice as urgent
     assert shares.first(1.0, calls[1:2]) == calls[1]
+
+
+MAKERS = [SessionAffinity, KvRouter, LlmD, ThunderAgent, Continuum, Saga]
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_calls_of_a_lost_replica_arrive_again_and_are_sent_elsewhere(
+    make: type[SessionAffinity | KvRouter | LlmD | ThunderAgent | Continuum | Saga],
+) -> None:
+    dispatcher = make()
+    calls = [view(n, 40) for n in range(1, 7)]
+    for call in calls:
+        dispatcher.arrived(0.0, call)
+    assert not dispatcher.take(0.0)  # no replica is up
+    with_replicas(dispatcher, A, B)
+    dispatcher.dropped(0.0, calls.pop())
+    looks = [INTERVAL_S * n for n in range(1, 20)]
+    went = {d.call.id: d.replica for now_s in looks for d in dispatcher.take(now_s)}
+    assert A in went.values()
+
+    dispatcher.lost(100.0, A)
+    for call in calls:
+        if went.get(call.id) == A:
+            dispatcher.arrived(100.0, call)
+    for now_s in (100.0 + INTERVAL_S * n for n in range(20)):
+        for call, name, *_ in dispatcher.take(now_s):
+            went[call.id] = name
+        for call in calls:
+            if went.get(call.id) == B:
+                ends(dispatcher, now_s, call)
+                dispatcher.over(now_s, call.execution)
+                went[call.id] = ReplicaName("done")
+    assert set(went.values()) == {"done"}
+    assert len(went) == len(calls)
+
+
+def test_a_replica_that_is_lost_keeps_nothing() -> None:
+    dispatcher = Continuum()
+    with_replicas(dispatcher, A, B)
+    call = view(1, 60)
+    sent(dispatcher, 0.0, call)
+    ends(dispatcher, 1.0, call)
+    assert dispatcher.is_kept("1/r")
+    dispatcher.lost(2.0, A)
+    assert not dispatcher.is_kept("1/r")
+    assert sent(dispatcher, 3.0, view(1, 61, 1)) == {"1-1": B}
+
+
+def test_a_program_that_runs_is_marked_and_paused_when_its_call_ends() -> None:
+    dispatcher = ThunderAgent(acting_decays=True)
+    with_replicas(dispatcher, A)
+    calls = [view(1, 40), view(2, 45)]
+    sent(dispatcher, 0.0, *calls)
+    grown = [view(1, 55, 1), view(2, 60, 1)]
+    for call in calls:
+        ends(dispatcher, 1.0, call)
+    assert len(sent(dispatcher, 2.0, *grown)) == 2  # 115 of 100 blocks
+    dispatcher.take(INTERVAL_S)
+    ends(dispatcher, 6.0, grown[0])
+
+    assert sent(dispatcher, 7.0, view(1, 57, 2)) == {}
+    ends(dispatcher, 8.0, grown[1])
+    assert sent(dispatcher, 60.0) == {"1-2": A}  # what acts has decayed
+
+
+def test_what_a_program_keeps_is_forgotten_last_and_what_it_gives_back_in_order() -> None:
+    kept = {"a"}
+    policy = KeptLru(kept.__contains__)
+    for program, blocks in (("a", [1, 2]), ("b", [3, 4])):
+        policy.ended(0.0, program, "", blocks)
+        policy.keep(blocks[::-1])
+    assert [policy.evict(0.0), policy.evict(0.0)] == [4, 3]
+    kept.clear()
+    policy.wake([1])
+    assert (len(policy), 1 in policy, policy.evict(0.0)) == (1, False, 2)
+
+
+def test_engines_that_are_full_of_kept_blocks_forget_some() -> None:
+    policy = KeptLru(lambda _: True)
+    policy.ended(0.0, "a", "", [1, 2])
+    policy.keep([2, 1])
+    assert [policy.evict(0.0), policy.evict(0.0)] == [2, 1]
+    assert not policy
