@@ -29,6 +29,7 @@ from scepsy.sim.serve import fleet_of
 from scepsy.sim.specs import check_calls_fit, specs_of
 
 OURS = "ours"
+NOT_CAUTIOUS = "no caution"
 _PROPOSED = 10
 """Allocations that are simulated."""
 _PROPOSED_TURNS = 16
@@ -75,17 +76,29 @@ class Candidate:
     make_for: Callable[[Task], System]
     others: tuple["Candidate", ...] = ()
     """To be tried beside it in the second round of tuning, if it is the best of the first."""
+    is_cautious: bool = False
+    """Whether it is tuned at more load as well, as executions may well be longer than recorded."""
 
 
 def candidates(name: str, task: Task) -> tuple[Candidate, ...]:
     """The configurations that a system chooses from."""
     if name in OUR_VARIANTS:
         allocations, policies = OUR_VARIANTS[name](task)
-        return tuple(_own(each, policies, task) for each in _that_fit(allocations, task))
+        is_cautious = name != NOT_CAUTIOUS
+        return tuple(
+            _own(each, policies, task, is_cautious=is_cautious)
+            for each in _that_fit(allocations, task)
+        )
     return tuple(Candidate(system, _same(system)) for system in BASELINES[name](task))
 
 
-def _own(allocation: Allocation, policies: Sequence[tuple[str, str]], task: Task) -> Candidate:
+def _own(
+    allocation: Allocation,
+    policies: Sequence[tuple[str, str]],
+    task: Task,
+    *,
+    is_cautious: bool,
+) -> Candidate:
     choice = Choice(allocation, *_PLAIN)
     others = [Choice(allocation, *policy) for policy in policies]
     if policies:
@@ -93,7 +106,10 @@ def _own(allocation: Allocation, policies: Sequence[tuple[str, str]], task: Task
     return Candidate(
         choice.system(task),
         choice.system,
-        tuple(Candidate(other.system(task), other.system) for other in others),
+        tuple(
+            Candidate(other.system(task), other.system, is_cautious=is_cautious) for other in others
+        ),
+        is_cautious=is_cautious,
     )
 
 
@@ -212,6 +228,7 @@ OUR_VARIANTS: Mapping[str, Callable[[Task], Offered]] = {
     "no TP choice": _no_degree_choice,
     "no replicas": _no_replicas,
     "no policies": _no_policies,
+    NOT_CAUTIOUS: _ours,
     "no simulation": _no_simulation,
     "no critical path": _no_critical_path,
 }

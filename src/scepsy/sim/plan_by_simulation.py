@@ -8,9 +8,10 @@ So the search proposes, the simulator chooses.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
+from operator import itemgetter
 
 from scepsy.errors import InfeasibleError, MissingError, UnknownNameError
-from scepsy.model.plan import Allocation, Plan, Prediction
+from scepsy.model.plan import Allocation, Plan, Prediction, WorkflowRate
 from scepsy.model.workflow import WorkflowName
 from scepsy.policy.order import OrderPolicy, first_come
 from scepsy.policy.route import LeastLoaded, MakeRouter
@@ -43,6 +44,9 @@ class Effort:
     """Compared at the end, on other arrivals."""
     last_calls: int = 24_000
     """In that comparison."""
+    is_cautious: bool = True
+    """Whether plans are compared at higher rates as well: as much higher as executions may well
+    be longer than those recorded."""
 
     @property
     def most_simulations(self) -> int:
@@ -99,22 +103,31 @@ def plan_by_simulation(
     turned = taking_turns(asked, effort.turns)
     planner = _Planner(asked, _proposed(asked, effort.contenders, turned), spec_of)
     planner.add(turned)
-    ranking = planner.trial(scripts, make_router, order, seed)
+    busier = _busier(asked) if effort.is_cautious else ()
+    ranking = planner.trial(scripts, make_router, order, seed, busier)
     finalists = _finalists(asked, ranking, planner.allocations, effort, count)
-    judging = planner.trial(scripts, make_router, order, seed + 1)
-    plans: list[Plan] = []
+    judging = planner.trial(scripts, make_router, order, seed + 1, busier)
+    plans: list[tuple[float, Plan]] = []
     for allocation in finalists:
         if not count() and plans:
             break
         calls = effort.last_calls if in_time else effort.rounds[-1]
         plan = planner.plan(allocation, judging, calls)
         if plan is not None:
-            plans.append(plan)
+            value = value_of(asked)(plan.prediction)
+            plans.append((judging.with_busier(value, allocation, calls)[0], plan))
     if not plans:
         raise _no_plan(asked, len(planner.allocations))
-    value = value_of(asked)
-    plans.sort(key=lambda plan: value(plan.prediction))
-    return Found(tuple(plans), simulations)
+    plans.sort(key=itemgetter(0))
+    return Found(tuple(plan for _, plan in plans), simulations)
+
+
+def _busier(asked: Problem) -> tuple[WorkflowRate, ...]:
+    """Rates at which the executions recorded ask as much as longer ones at the rates asked."""
+    return tuple(
+        replace(w.rate, rate_per_s=w.rate.rate_per_s * (1 + w.demand.likely_excess))
+        for w in asked.workflows
+    )
 
 
 def _proposed(asked: Problem, most: int, turned: Sequence[Allocation]) -> list[Plan]:
@@ -183,6 +196,7 @@ def trial_of(
     make_router: MakeRouter = LeastLoaded,
     order: OrderPolicy = first_come,
     seed: int = 0,
+    busier: tuple[WorkflowRate, ...] = (),
 ) -> Trial:
     """By the objective that is asked for; what is expected of a good plan is a measure."""
     value = value_of(asked)
@@ -203,6 +217,7 @@ def trial_of(
         make_router=make_router,
         order=order,
         seed=seed,
+        busier=busier,
     )
 
 
@@ -240,6 +255,7 @@ class _Planner:
         make_router: MakeRouter,
         order: OrderPolicy,
         seed: int,
+        busier: tuple[WorkflowRate, ...] = (),
     ) -> Trial:
         return trial_of(
             self._asked,
@@ -249,6 +265,7 @@ class _Planner:
             make_router=make_router,
             order=order,
             seed=seed,
+            busier=busier,
         )
 
     def plan(self, allocation: Allocation, trial: Trial, calls: int) -> Plan | None:

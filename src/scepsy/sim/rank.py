@@ -67,6 +67,8 @@ class Trial:
     expected: Latencies
     """About what a good allocation gives: how long to warm up, how long to wait for a bad one."""
     rates: tuple[WorkflowRate, ...]
+    busier: tuple[WorkflowRate, ...] = ()
+    """Rates at which candidates are compared as well; not where there are none."""
     spec_of: SpecOf
     objective: Objective
     make_router: MakeRouter = LeastLoaded
@@ -80,16 +82,36 @@ class Trial:
     ) -> Ranked | None:
         """An allocation by about so many calls; None where its engines cannot hold them.
 
+        With busier rates the value is the mean of that at the rates and that at those; where it
+        does not keep up with those, executions count as long as anyone would wait.
+
         Args:
             allocation: for the rates.
             calls: of the executions that are counted.
-            beyond: the simulation is given up once the value is known to be larger.
+            beyond: the simulation is given up once the value is known to be larger, if it is no
+                better at busier rates.
         """
         try:
             value, is_bound = self._run(allocation, calls, beyond)
         except (InfeasibleError, MissingError):
             return None
+        if self.busier and not is_bound:
+            value, is_bound = self.with_busier(value, allocation, calls, beyond)
         return Ranked(allocation, value, calls, is_bound)
+
+    def with_busier(
+        self, value: float, allocation: Allocation, calls: int, beyond: float = float("inf")
+    ) -> tuple[float, bool]:
+        """What ``rank`` makes of a value that is known at the rates; whether it is a bound."""
+        if not self.busier:
+            return value, False
+        there = replace(self, rates=self.busier, busier=())
+        ranked = there.rank(allocation, calls, 2 * beyond - value)
+        if ranked is not None and ranked.value < float("inf"):
+            return (value + ranked.value) / 2, ranked.is_bound
+        long_s = self.patience_s
+        forever = Latency(mean_s=long_s, p50_s=long_s, p95_s=long_s, p99_s=long_s)
+        return (value + self.objective(dict.fromkeys(self.scripts, forever))) / 2, False
 
     def latencies(self, allocation: Allocation, calls: int) -> Latencies | None:
         """Of the executions by which an allocation is ranked; None where it does not keep up.

@@ -14,9 +14,11 @@ from scepsy.model.execution import Call, CallStatus, Execution
 from scepsy.model.workflow import Stage, WorkflowName
 from scepsy.traces.call_table import CallTable, CallTableBuilder
 from scepsy.traces.gaps import GapBuilder, GapDemand
-from scepsy.traces.stability import Stability, stability
+from scepsy.traces.stability import Stability, estimate, stability
 from scepsy.traces.store import SqliteTraceStore
 from scepsy.traces.structure import busy_intervals, total_s
+
+_MOST_EXCESS = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +76,16 @@ class WorkflowDemand:
     """Sorted by stage."""
     executions: tuple[ExecutionDemand, ...]
     calls: CallTable | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def likely_excess(self) -> float:
+        """By what part of the recorded mean an execution's true mean work may well be more.
+
+        The reach of its 95 % interval, and no more than a half, however few were recorded.
+        """
+        busy_s = [sum(execution.busy_s) for execution in self.executions]
+        return min(_MOST_EXCESS, estimate(busy_s).error_fraction)
+
     """The calls of those executions, for predictors that re-time them; None where not kept."""
     gaps: tuple[GapDemand, ...] = ()
     """Time in tools and in the program, by the stage that it follows."""
