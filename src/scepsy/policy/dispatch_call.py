@@ -1,8 +1,9 @@
 """Calls and executions as a dispatcher of programs keeps them."""
 
 from enum import Enum
+from functools import lru_cache
 
-from scepsy.model.workflow import LlmName, Stage
+from scepsy.model.workflow import LlmName, Role, Stage, WorkflowName
 from scepsy.policy.dispatch import CallResult, Capacity
 from scepsy.policy.dispatch_belief import Context, Replica
 from scepsy.policy.program_table import CallArrived, CallEnded
@@ -41,7 +42,8 @@ class Waiting:
 
     __slots__ = (
         "arrived_s", "cached_tokens", "cold_s", "context", "due_s", "is_computing", "is_tried",
-        "is_warm", "live", "need_tokens", "place", "replica", "serial", "turn_s", "view",
+        "is_waiting", "is_warm", "live", "need_tokens", "place", "replica", "serial", "turn_s",
+        "view",
     )  # fmt: skip
 
     def __init__(self, view: CallView, live: Live, arrived_s: float, serial: int) -> None:
@@ -54,16 +56,22 @@ class Waiting:
         self.due_s = float("inf")  # when it goes before all others
         self.place = Place.DOOR
         self.replica: Replica | None = None  # where it was sent
+        self.is_waiting = True
         self.is_tried = False  # at the door, on all replicas
         self.is_warm = False  # sent to its context
         self.is_computing = False
+
+
+@lru_cache(maxsize=4096)
+def _stage(workflow: WorkflowName, role: Role) -> Stage:
+    return Stage(workflow, _LLM, role)
 
 
 def as_arrived(call: CallView) -> CallArrived:
     """What the table of programs is told."""
     return CallArrived(
         execution=call.execution,
-        stage=Stage(call.workflow, _LLM, call.role),
+        stage=_stage(call.workflow, call.role),
         prompt_tokens=call.prompt_tokens,
         tenant=call.tenant,
         hints=call.hints,
@@ -74,7 +82,7 @@ def as_ended(call: CallView, result: CallResult) -> CallEnded:
     """What the table of programs is told."""
     return CallEnded(
         execution=call.execution,
-        stage=Stage(call.workflow, _LLM, call.role),
+        stage=_stage(call.workflow, call.role),
         output_tokens=result.output_tokens,
         kv_tokens=call.prompt_tokens + result.output_tokens,
         tool=result.tool,

@@ -200,7 +200,7 @@ class ByProgram:
         self._serve_overdue(now_s, found)
         for replica in tuple(self._changed):
             self._serve_contexts(now_s, replica, found)
-        if self.settings.moves:
+        if self._stuck and self.settings.moves:
             self._move(now_s)
         self._serve_door(now_s, found)
         self._changed.clear()
@@ -370,12 +370,13 @@ class ByProgram:
     def _first_due(self) -> Waiting:
         """Of those that wait: there must be one."""
         due = self._due
-        while due[0][2].place in {Place.SENT, Place.GONE}:
+        while not due[0][2].is_waiting:
             heappop(due)
         return due[0][2]
 
     def _leave_queue(self, call: Waiting) -> None:
         del self._waiting[call.view.id]
+        call.is_waiting = False
         self._backlog_s = self._backlog_s - call.turn_s if self._waiting else 0.0
 
     def _leave_replica(self, now_s: float, call: CallView) -> Waiting | None:

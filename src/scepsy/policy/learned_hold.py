@@ -5,24 +5,27 @@ chance that the next call comes by then to the expected time until it has, or on
 of use per second held (the Gittins index of waiting). KV is held while that is above a price.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from scepsy.policy.learned import Learned, gap_key
 from scepsy.policy.learned_counts import Key
 from scepsy.policy.learned_curve import Forecast
 from scepsy.policy.program import Program
 
-AGES_S: tuple[float, ...] = (0.0, *(0.5 * 2 ** (step / 2) for step in range(28)))
-"""Ages at which an index may change: half a second to an hour and a half, 1.4 apart."""
+AGES_S: tuple[float, ...] = (0.0, *(0.5 * 2.0**step for step in range(14)))
+"""Ages at which an index may change: half a second to an hour, each twice the one before."""
 _MOST_ASKED = 512
-"""An index is made anew after twice as many questions as the last time, and then after so many."""
+"""An index is made anew after four times as many questions as the last time, or after so many."""
 _MOST_KEYS = 4096
 
 
 @dataclass(slots=True)
 class _Known:
     index: Sequence[float]
+    """Its least value up to each age, negated so that it rises."""
     left: int
     asked: int
 
@@ -38,14 +41,14 @@ class Holds:
         """From the start of a gap, for so long the chance of use per second is worth the price."""
         hints = program.hints
         if hints.gap_s is not None or hints.next_tool is not None:
-            return _until(self._index(program), price_per_s)
+            return _until(_least_so_far(self._index(program)), price_per_s)
         key = gap_key(program)
         known = self._known.get(key)
         if known is None or known.left == 0:
-            asked = 1 if known is None else min(_MOST_ASKED, 2 * known.asked)
+            asked = 1 if known is None else min(_MOST_ASKED, 4 * known.asked)
             if len(self._known) >= _MOST_KEYS:
                 self._known.clear()
-            known = self._known[key] = _Known(self._index(program), asked, asked)
+            known = self._known[key] = _Known(_least_so_far(self._index(program)), asked, asked)
         known.left -= 1
         return _until(known.index, price_per_s)
 
@@ -67,8 +70,10 @@ def indices(forecast: Forecast) -> Sequence[float]:
     return found
 
 
-def _until(index: Sequence[float], price_per_s: float) -> float:
-    for age_s, value in zip(AGES_S, index, strict=True):
-        if value < price_per_s:
-            return age_s
-    return AGES_S[-1]
+def _until(least: Sequence[float], price_per_s: float) -> float:
+    """The first age at which an index is below a price, by its negated least value so far."""
+    return AGES_S[min(bisect_right(least, -price_per_s), len(AGES_S) - 1)]
+
+
+def _least_so_far(index: Sequence[float]) -> Sequence[float]:
+    return [-value for value in accumulate(index, min)]
