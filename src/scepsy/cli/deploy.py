@@ -40,7 +40,8 @@ def local(
 ) -> None:
     """Serve a plan on this host: an emulated engine for each replica, the gateway in front.
 
-    Needs no GPU: engines answer with the timing of the plan's GPUs. Ends with Ctrl-C.
+    Engines that take turns on the same GPUs share a process, which knows whose turn it is. Needs no
+    GPU: engines answer with the timing of the plan's GPUs. Ends with Ctrl-C.
 
     **Example:**
 
@@ -54,7 +55,7 @@ def local(
 
     loaded = load_plan(plan)
     options = GatewayOptions(
-        speedup=speedup, host=host, port=port, policy=loaded.route, record=record
+        speedup=speedup, host=host, port=port, policy=loaded.route, record=record, plan=plan
     )
     commands = emulated_engines(loaded, speedup=speedup, scripts=tuple(script or ()))
     asyncio.run(_serve(commands, options, as_json=as_json))
@@ -76,11 +77,11 @@ async def _serve(
             served = await stack.enter_async_context(deployment)
         if as_json:
             engines = [
-                {"replica": command.replica, "llm": command.llm, "url": engine.url}
-                for command, engine in zip(commands, served.engines, strict=True)
+                {"replica": replica.name, "llm": replica.llm, "url": replica.url}
+                for replica in served.replicas
             ]
             print_json_line({"url": served.url, "engines": engines})
-        say(f"serving {len(commands)} replicas at {served.url}/v1 (Ctrl-C ends)")
+        say(f"serving {len(served.replicas)} replicas at {served.url}/v1 (Ctrl-C ends)")
         death = asyncio.create_task(first_to_end(served.engines))
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({death, stopped}, return_when=asyncio.FIRST_COMPLETED)

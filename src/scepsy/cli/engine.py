@@ -1,5 +1,8 @@
 """``scepsy engine``: serve one LLM as a GPU would, without one; or a real one on the CPU."""
 
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +22,15 @@ ScriptOption = Annotated[
 NameOption = Annotated[
     str, typer.Option(help="What clients put into `model`, if not the LLM's name.")
 ]
+BesideOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="An LLM that takes turns with it on the first of its GPUs, as LLM=TP@PART: its TP "
+        "degree, and its part of their memory. Repeat it for several. Each has a port of its own, "
+        "the next ones; --gpu-fraction, too, is then of the memory alone.",
+        metavar="LLM=TP@PART",
+    ),
+]
 RealOption = Annotated[
     Path | None,
     typer.Option(help="Emulate nothing: serve this GGUF file with llama.cpp, on the CPU."),
@@ -34,6 +46,7 @@ def engine(
     speedup: Annotated[float, typer.Option(help="How much faster than the GPU to run.")] = 1.0,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
+    beside: BesideOption = None,
     script: ScriptOption = None,
     served_model_name: NameOption = "",
     seed: Annotated[int, typer.Option(help="Another seed gives other answers.")] = 0,
@@ -61,7 +74,7 @@ def engine(
             context_tokens=context, threads=threads, batch_tokens=batch_tokens,
             embeddings=embeddings,
         )  # fmt: skip
-        serve_llama(llama, lambda url: _announce(url, llama.served_name, as_json=as_json))
+        serve_llama(llama, lambda url: _announce([(url, llama.served_name)], as_json=as_json))
         return
     if not model:
         raise InputError("no LLM is named", hint="give --model, or --real FILE.gguf")
@@ -72,23 +85,52 @@ def engine(
         llm=model, gpu_type=gpu, tensor_parallel=tp, gpu_fraction=gpu_fraction, speedup=speedup,
         host=host, port=port, scripts=tuple(script or ()), name=served_model_name, seed=seed,
     )  # fmt: skip
-    run_server(_serve(config, as_json=as_json))
+    run_server(_serve([config, *_beside(config, beside or [])], as_json=as_json))
 
 
-async def _serve(config: "EngineServerConfig", *, as_json: bool) -> None:
-    from scepsy.engines.emulated import start_engine
+def _beside(config: "EngineServerConfig", texts: Sequence[str]) -> "list[EngineServerConfig]":
+    """Raises ``InputError`` where a text says no LLM and no share."""
+    found = []
+    for number, text in enumerate(texts, 1):
+        llm, _, share = text.rpartition("=")
+        degree, _, part = share.partition("@")
+        try:
+            tensor_parallel, fraction = int(degree), float(part)
+        except ValueError:
+            llm = ""
+        if not llm:
+            raise InputError(
+                f"`--beside {text}` says no LLM, TP degree and part of the memory",
+                hint="write it like `--beside qwen3-8b=1@0.3`",
+            )
+        port = config.port + number if config.port else 0
+        found.append(
+            replace(
+                config, llm=llm, tensor_parallel=tensor_parallel, gpu_fraction=fraction,
+                name="", port=port,
+            )
+        )  # fmt: skip
+    return found
+
+
+async def _serve(configs: "Sequence[EngineServerConfig]", *, as_json: bool) -> None:
+    from scepsy.engines.emulated import start_engines
 
     stopped = stop_asked()
-    running = await start_engine(config)
-    try:
-        _announce(running.url, config.served_name, as_json=as_json)
+    async with AsyncExitStack() as stack:
+        running = await start_engines(configs)
+        for each in running:
+            stack.push_async_callback(each.stop)
+        served = [(e.url, c.served_name) for e, c in zip(running, configs, strict=True)]
+        _announce(served, as_json=as_json)
         await stopped.wait()
-    finally:
-        await running.stop()
 
 
-def _announce(url: str, name: str, *, as_json: bool) -> None:
-    if as_json:
-        print_json_line({"url": url, "model": name})
-    else:
-        say(f"listening on {url}/v1 as {name}; stop with Ctrl-C")
+def _announce(served: Sequence[tuple[str, str]], *, as_json: bool) -> None:
+    if not as_json:
+        for url, name in served:
+            say(f"listening on {url}/v1 as {name}; stop with Ctrl-C")
+        return
+    (url, name), *others = served
+    more = {"beside": [{"url": url, "model": name} for url, name in others]} if others else {}
+    print_json_line({"url": url, "model": name, **more})

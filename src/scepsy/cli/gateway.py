@@ -17,10 +17,18 @@ def gateway(
     replica: Annotated[
         list[str],
         typer.Option(
-            help="An LLM's server, as LLM=URL. Repeat it; an LLM may have several.",
+            help="An LLM's server, as LLM=URL. Repeat it; an LLM may have several. With --plan: a "
+            "replica's of the plan, as NAME=URL.",
             metavar="LLM=URL",
         ),
     ],
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            help="The plan that the replicas serve. Says which LLMs take turns: they are routed by "
+            "what goes on beside each replica."
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8080,
     record: Annotated[
@@ -34,8 +42,11 @@ def gateway(
         float, typer.Option(help="How much faster than silicon the emulated engines run.")
     ] = 1.0,
     policy: Annotated[
-        str, typer.Option(help="How a replica is picked for a call.")
-    ] = "least-loaded",
+        str | None,
+        typer.Option(
+            help="How a replica is picked for a call. Default: the plan's, or least-loaded."
+        ),
+    ] = None,
     hardware: Annotated[
         list[str] | None,
         typer.Option(
@@ -77,21 +88,26 @@ def gateway(
     Example:
         scepsy gateway --replica qwen3-32b=http://127.0.0.1:9001 --record traces.db
     """
+    from scepsy.files.plan_file import load_plan
     from scepsy.gateway.app import GatewayConfig
     from scepsy.gateway.capacity import parse_hardware, parse_kv_tokens, parse_shares
     from scepsy.gateway.door import DoorLimits
     from scepsy.gateway.pool import parse_replicas
+    from scepsy.gateway.turns import planned_replicas, planned_turns
     from scepsy.policy.dispatch_settings import Settings
+    from scepsy.policy.route import DEFAULT_POLICY
     from scepsy.units import parse_bytes
 
+    served = None if plan is None else load_plan(plan)
     config = GatewayConfig(
-        replicas=parse_replicas(replica),
+        replicas=parse_replicas(replica) if served is None else planned_replicas(served, replica),
         host=host,
         port=port,
         record=record,
         record_content=record_content,
         speedup=speedup,
-        policy=policy,
+        policy=policy or (served.route if served else DEFAULT_POLICY),
+        turns=planned_turns(served) if served else None,
         programs=Settings(patience=patience, weights=parse_shares(share or ())),
         door=DoorLimits(calls=max_waiting, wait_s=max_wait_s),
         hardware=parse_hardware(hardware or ()),

@@ -184,9 +184,9 @@ def _simulated(
     plan: "Plan", traces: Path, settings: "dict[str, Setting]"
 ) -> "dict[str, Simulated]":
     from scepsy.collector import collect_rarely
-    from scepsy.profiles.silicon import engine_spec
     from scepsy.sim.plan_run import simulate_plan
     from scepsy.sim.script import scripts
+    from scepsy.sim.specs import published
     from scepsy.traces.store import SqliteTraceStore
 
     collect_rarely()
@@ -199,9 +199,7 @@ def _simulated(
             found[name] = simulate_plan(
                 plan,
                 recorded,
-                lambda llm, gpu, degree, fraction: engine_spec(
-                    llm, gpu, tensor_parallel=degree, gpu_fraction=fraction
-                ),
+                published,
                 setting,
                 on_end=advance,
             )

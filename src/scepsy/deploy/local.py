@@ -1,13 +1,15 @@
-"""A plan on this host: a process for each replica, and the gateway in front of them."""
+"""A plan on this host: processes for its replicas, and the gateway in front of them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from scepsy.deploy.process import Service
 from scepsy.deploy.render import EngineCommand
+from scepsy.model.execution import ReplicaName
+from scepsy.model.workflow import LlmName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +23,17 @@ class GatewayOptions:
     policy: str = "least-loaded"
     record: Path | None = None
     """Trace store that calls are recorded into; None records nothing."""
+    plan: Path | None = None
+    """Whose replicas they are; None: names are given to them, and none take turns."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListeningReplica:
+    """One that takes calls, behind the gateway."""
+
+    name: ReplicaName
+    llm: LlmName
+    url: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +42,8 @@ class LocalDeployment:
 
     url: str
     engines: tuple[Service, ...]
+    """The processes, one for each command."""
+    replicas: tuple[ListeningReplica, ...]
 
 
 def _nothing(_done: int) -> None:
@@ -64,20 +79,28 @@ async def serve_locally(
             for start in starts:
                 start.cancel()  # where one failed or the block is left, the others need not load
             await asyncio.gather(*starts, return_exceptions=True)
-        arguments = gateway_arguments(
-            [(c.llm, s.url) for c, s in zip(commands, services, strict=True)], options
-        )
+        pairs = zip(commands, services, strict=True)
+        replicas = tuple(replica for pair in pairs for replica in _listening(*pair))
+        arguments = gateway_arguments(replicas, options)
         gateway = await stack.enter_async_context(Service("gateway", arguments))
-        yield LocalDeployment(gateway.url, services)
+        yield LocalDeployment(gateway.url, services, replicas)
+
+
+def _listening(command: EngineCommand, service: Service) -> Iterator[ListeningReplica]:
+    yield ListeningReplica(command.replica, command.llm, service.url)
+    announced = service.announced.get("beside", ())
+    for (name, llm), each in zip(command.beside, announced, strict=True):
+        yield ListeningReplica(name, llm, each["url"])
 
 
 def gateway_arguments(
-    replicas: Sequence[tuple[str, str]], options: GatewayOptions
+    replicas: Sequence[ListeningReplica], options: GatewayOptions
 ) -> tuple[str, ...]:
-    """The arguments of ``scepsy`` that start a gateway in front of (LLM, URL) replicas."""
+    """The arguments of ``scepsy`` that start a gateway in front of replicas."""
     return (
         "gateway",
-        *(f"--replica={llm}={url}" for llm, url in replicas),
+        *([f"--plan={options.plan}"] if options.plan else []),
+        *(f"--replica={r.name if options.plan else r.llm}={r.url}" for r in replicas),
         f"--speedup={options.speedup:g}",
         f"--host={options.host}",
         f"--port={options.port}",

@@ -7,7 +7,7 @@ from scepsy.model.cluster import GpuTypeName
 from scepsy.model.plan import Allocation, ReplicaGroup
 from scepsy.model.workflow import LlmName
 from scepsy.profiles.step_time import EngineSpec
-from scepsy.sim.specs import specs_of
+from scepsy.sim.specs import published, specs_of
 
 if TYPE_CHECKING:
     from scepsy.engines.emulated import EngineServerConfig
@@ -25,8 +25,6 @@ def specs_for(configs: "Sequence[EngineServerConfig]") -> list[EngineSpec]:
     given = [config.spec for config in configs if config.spec is not None]
     if len(given) == len(configs):
         return given
-    from scepsy.profiles.silicon import engine_spec  # noqa: PLC0415 - reads tables at import
-
     groups = [
         ReplicaGroup(
             llm=LlmName(config.llm),
@@ -38,10 +36,5 @@ def specs_for(configs: "Sequence[EngineServerConfig]") -> list[EngineSpec]:
     ]
     ordered = tuple(sorted(groups, key=lambda group: group.llm))
     turns = (tuple(group.llm for group in ordered),) if len(configs) > 1 else ()
-    published = specs_of(
-        Allocation(ordered, turns),
-        lambda llm, gpu, degree, fraction: engine_spec(
-            llm, gpu, tensor_parallel=degree, gpu_fraction=fraction
-        ),
-    )
-    return [config.spec or published[LlmName(config.llm)] for config in configs]
+    specs = specs_of(Allocation(ordered, turns), published)
+    return [config.spec or specs[LlmName(config.llm)] for config in configs]

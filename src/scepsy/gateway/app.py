@@ -42,6 +42,7 @@ from scepsy.gateway.openai import (
 )
 from scepsy.gateway.pool import Pool, Replica, ReplicaPool
 from scepsy.gateway.record import CallSink, Content, RecordCounters, Recorder
+from scepsy.gateway.turns import TurnPool, Turns
 from scepsy.listen import listen
 from scepsy.model.execution import CallId, CallStatus, ExecutionId
 from scepsy.model.workflow import LlmName
@@ -81,6 +82,8 @@ class GatewayConfig:
     """An execution of which nothing was heard for so long is over (scaled s)."""
     door: DoorLimits = field(default_factory=DoorLimits)
     """Of calls that wait."""
+    turns: Turns | None = None
+    """Replicas that take turns on the same GPUs, and are routed by what goes on beside them."""
     hardware: Mapping[LlmName, Capacity] = field(default_factory=dict)
     """What replicas should do, where their engines do not say."""
     kv_tokens: Mapping[LlmName, int] = field(default_factory=dict)
@@ -104,6 +107,11 @@ class GatewayConfig:
             raise InputError(f"port {self.port} is not in [0, 65535]")
         if self.max_body_bytes < 1:
             raise InputError(f"max_body_bytes {self.max_body_bytes} must be >= 1")
+        if self.turns is not None and self.policy == PROGRAMS:
+            raise InputError(
+                f"the policy `{PROGRAMS}` knows nothing of LLMs that take turns",
+                hint=f"choose one of {', '.join(POLICIES)}",
+            )
         if unknown := {*self.hardware, *self.kv_tokens} - {each.llm for each in self.replicas}:
             raise InputError(f"no replica serves `{min(unknown)}`, of which a capacity is given")
 
@@ -358,7 +366,10 @@ async def _pool(
         return await stack.enter_async_context(pool)
     if config.policy not in POLICIES:
         raise UnknownNameError("routing policy", config.policy, [*POLICIES, PROGRAMS])
-    return ReplicaPool(config.replicas, POLICIES[config.policy], time.monotonic)
+    make_router = POLICIES[config.policy]
+    if config.turns is not None:
+        return TurnPool(config.replicas, make_router, time.monotonic, config.turns)
+    return ReplicaPool(config.replicas, make_router, time.monotonic)
 
 
 def is_loopback(host: str) -> bool:

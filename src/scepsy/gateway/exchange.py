@@ -74,12 +74,16 @@ class Exchange:
             if self.on_first_token is not None:
                 self.on_first_token()
 
+    @property
+    def output_tokens(self) -> int:
+        """Of the answer so far; where the engine gave no token counts, bytes are counted."""
+        said = self.answer.usage.output_tokens
+        return count_tokens(self.answer.all_text()) if said is None else said
+
     def call(self, end_s: float) -> Call:
         """The record of the call; where the engine gave no token counts, bytes are counted."""
         usage = self.answer.usage
-        prompt_tokens, output_tokens = usage.prompt_tokens, usage.output_tokens
-        if output_tokens is None:
-            output_tokens = count_tokens(self.answer.all_text())
+        prompt_tokens = usage.prompt_tokens
         return Call(
             id=self.id,
             execution=self.identity.execution,
@@ -91,7 +95,7 @@ class Exchange:
             first_token_s=self.first_token_s,
             end_s=end_s,
             prompt_tokens=self.prompt_tokens if prompt_tokens is None else prompt_tokens,
-            output_tokens=output_tokens,
+            output_tokens=self.output_tokens,
             cached_tokens=usage.cached_tokens,
             status=self.status,
             replica=self.replica,

@@ -16,6 +16,13 @@ Raises InfeasibleError where it does not fit and MissingError where no step time
 """
 
 
+def published(llm: LlmName, gpu_type: GpuTypeName, degree: int, fraction: float) -> EngineSpec:
+    """What is published of them: a ``SpecOf``."""
+    from scepsy.profiles.silicon import engine_spec  # noqa: PLC0415 - reads tables at import
+
+    return engine_spec(llm, gpu_type, tensor_parallel=degree, gpu_fraction=fraction)
+
+
 def specs_of(allocation: Allocation, spec_of: SpecOf) -> dict[LlmName, EngineSpec]:
     """The engine of each LLM.
 

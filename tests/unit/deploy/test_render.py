@@ -1,6 +1,7 @@
+from dataclasses import replace
 from pathlib import Path
 
-from scepsy.deploy.local import GatewayOptions, gateway_arguments
+from scepsy.deploy.local import GatewayOptions, ListeningReplica, gateway_arguments
 from scepsy.deploy.render import emulated_engines
 from scepsy.model.cluster import GpuType, GpuTypeName, regular_cluster
 from scepsy.model.execution import ReplicaName
@@ -52,11 +53,44 @@ def test_each_replica_becomes_one_engine_of_its_shape() -> None:
     assert "--gpu-fraction=0.3" in commands[1].arguments
 
 
-def test_the_gateway_gets_every_replica_and_stays_on_loopback() -> None:
-    arguments = gateway_arguments(
-        [("big", "http://127.0.0.1:1"), ("small", "http://127.0.0.1:2")],
-        GatewayOptions(speedup=4, port=0, record=Path("t.db")),
+def test_replicas_that_take_turns_have_one_process_named_by_the_widest() -> None:
+    both = plan()
+    groups = [replace(group, replicas=1) for group in both.allocation.groups]
+    turns = (tuple(group.llm for group in groups),)
+    placement = Placement(both.placement.replicas[:2])
+    taking = replace(both, allocation=Allocation(tuple(groups), turns), placement=placement)
+
+    (command,) = emulated_engines(taking, speedup=4)
+
+    assert (command.replica, command.llm) == ("big-0", "big")
+    assert command.beside == (("small-0", "small"),)
+    assert command.arguments == (
+        "engine",
+        "--model=big",
+        "--gpu=h100",
+        "--tp=2",
+        "--gpu-fraction=0.7",
+        "--beside=small=1@0.3",
+        "--speedup=4",
+        "--port=0",
     )
+
+
+LISTENING = (
+    ListeningReplica(ReplicaName("big-0"), LlmName("big"), "http://127.0.0.1:1"),
+    ListeningReplica(ReplicaName("small-3"), LlmName("small"), "http://127.0.0.1:2"),
+)
+
+
+def test_a_gateway_in_front_of_a_plan_knows_it_and_its_replicas_by_name() -> None:
+    arguments = gateway_arguments(LISTENING, GatewayOptions(plan=Path("plan.json")))
+    assert "--plan=plan.json" in arguments
+    assert "--replica=small-3=http://127.0.0.1:2" in arguments
+
+
+def test_the_gateway_gets_every_replica_and_stays_on_loopback() -> None:
+    arguments = gateway_arguments(LISTENING, GatewayOptions(speedup=4, port=0, record=Path("t.db")))
+    assert not any(a.startswith("--plan") for a in arguments)
     assert "--replica=big=http://127.0.0.1:1" in arguments
     assert "--replica=small=http://127.0.0.1:2" in arguments
     assert "--host=127.0.0.1" in arguments
