@@ -193,5 +193,5 @@ class Replica:
         context.on_host = True
         self.host[context] = None
         self.host_tokens += context.tokens
-        while self.host_tokens > room:
+        while self.host and self.host_tokens + self.idle_tokens > room:  # which has copies of those
             self.forget(next(iter(self.host)))
