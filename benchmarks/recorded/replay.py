@@ -176,10 +176,10 @@ def bodies(script: Script, copy: int) -> Iterator[bytes]:
     """Of all calls of an execution: made before it arrives, so that none waits for its body."""
     pairs = zip(script.segment.calls, script.stages, strict=True)
     for number, (call, stage) in enumerate(pairs):
-        yield _body(stage.llm, call, copy, number)
+        yield body_of(stage.llm, call, copy, number)
 
 
-def _body(llm: LlmName, call: WorkloadCall, copy: int, number: int) -> bytes:
+def body_of(llm: LlmName, call: WorkloadCall, copy: int, number: int) -> bytes:
     """All text generation goes to completions, which add nothing to a prompt."""
     prefix, output = call.copy_blocks(copy)
     size = max(1, call.prompt_tokens) * TOKEN_BYTES

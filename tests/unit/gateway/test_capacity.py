@@ -1,0 +1,101 @@
+import orjson
+import pytest
+from aiohttp import ClientSession, web
+
+from scepsy.errors import InputError, UnknownNameError
+from scepsy.gateway.capacity import (
+    ASSUMED,
+    CAPACITY_PATH,
+    parse_hardware,
+    parse_kv_tokens,
+    parse_shares,
+    read_capacity,
+)
+from scepsy.model.execution import BLOCK_TOKENS
+from scepsy.policy.dispatch import Capacity
+
+SAID = Capacity(kv_tokens=777, seqs=3, prompt_token_s=0.5, host_tokens=9, block_tokens=16)
+VLLM = b"""# HELP vllm:cache_config_info Information of the LLMEngine CacheConfig
+vllm:cache_config_info{block_size="16",cache_dtype="auto",num_gpu_blocks="5000",engine="0"} 1.0
+"""
+NOT_YET = b'vllm:cache_config_info{block_size="16",num_gpu_blocks="None"} 1.0\n'
+
+
+async def read(pages, kv_tokens=None, otherwise=ASSUMED):
+    async def handle(request):
+        page = pages.get(request.path)
+        return web.Response(body=page) if page is not None else web.Response(status=404)
+
+    runner = web.ServerRunner(web.Server(handle))
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        async with ClientSession() as session:
+            return await read_capacity(
+                session, f"http://127.0.0.1:{site.port}", otherwise, kv_tokens
+            )
+    finally:
+        await runner.cleanup()
+
+
+async def test_an_engine_that_says_all_is_believed_in_blocks_of_the_gateway():
+    found = await read({CAPACITY_PATH: orjson.dumps(SAID), "/metrics": VLLM})
+
+    assert (found.kv_tokens, found.seqs, found.host_tokens) == (777, 3, 9)
+    assert found.block_tokens == BLOCK_TOKENS
+
+
+async def test_vllm_says_its_kv_in_its_metrics():
+    found = await read({"/metrics": VLLM}, otherwise=SAID)
+
+    assert (found.kv_tokens, found.seqs) == (80_000, 3)
+
+
+@pytest.mark.parametrize(
+    "pages",
+    [{}, {"/metrics": b""}, {"/metrics": NOT_YET}, {CAPACITY_PATH: b"{}"}, {CAPACITY_PATH: b"x"}],
+)
+async def test_of_an_engine_that_says_nothing_the_rest_holds(pages):
+    assert await read(pages) == ASSUMED
+
+
+async def test_the_user_knows_best():
+    assert (await read({"/metrics": VLLM}, kv_tokens=5)).kv_tokens == 5
+
+
+def test_hardware_says_what_a_replica_should_do():
+    one, two = (parse_hardware([f"qwen3-32b=h100{n}"])["qwen3-32b"] for n in ("", ":2"))
+
+    assert two.kv_tokens > 2 * one.kv_tokens
+    assert two.prompt_token_s < one.prompt_token_s
+    assert parse_hardware([]) == {}
+
+
+def test_what_users_say_of_tenants_and_kv():
+    assert parse_shares(["a=2", "b=c=0.5"]) == {"a": 2.0, "b=c": 0.5}
+    assert parse_kv_tokens(["m=12"]) == {"m": 12}
+
+
+@pytest.mark.parametrize(
+    ("parse", "text"),
+    [
+        (parse_shares, "a"),
+        (parse_shares, "a=0"),
+        (parse_shares, "=1"),
+        (parse_kv_tokens, "m=0"),
+        (parse_kv_tokens, "m=1e5"),
+        (parse_hardware, "qwen3-32b"),
+        (parse_hardware, "qwen3-32b=h100:two"),
+    ],
+)
+def test_bad_options_are_input_errors(parse, text):
+    with pytest.raises(InputError) as caught:
+        parse([text])
+
+    assert str(caught.value.hint).startswith("write it like")
+
+
+def test_an_unknown_gpu_is_said_to_be_unknown():
+    with pytest.raises(UnknownNameError):
+        parse_hardware(["qwen3-32b=h1000"])
