@@ -154,7 +154,9 @@ class TurnTaker:
         """Go on to an instant of its own clock; give what happened, in real time."""
         self.own_s = max(self.own_s, own_s)
         events = [self._told(event) for event in self.engine.advance(self.own_s)]
-        self._events += events
+        if events:
+            self._events += events
+            self._gpus.has_news = True
         return events
 
     def _told(self, event: EngineEvent) -> EngineEvent:
@@ -163,8 +165,16 @@ class TurnTaker:
         at_s = event.at_s + self.offset_s
         if isinstance(event, Finished):
             del self.inflight[event.call_id]
-            return replace(event, at_s=at_s, scheduled_s=self._real_s(event.scheduled_s))
-        return replace(event, at_s=at_s) if self.offset_s else event
+            return Finished(  # `replace` takes its time, and there are many
+                at_s,
+                event.call_id,
+                event.output_tokens,
+                event.cached_tokens,
+                self._real_s(event.scheduled_s),
+            )
+        if isinstance(event, FirstToken):
+            return FirstToken(at_s, event.call_id, event.cached_tokens)
+        return replace(event, at_s=at_s)
 
     def _real_s(self, own_s: float) -> float:
         """The instant at which its clock showed so much, at its turn."""
@@ -187,6 +197,8 @@ class SharedGpus:
         self.members: list[TurnTaker] = []
         self.now_s = 0.0
         """The instant last advanced to."""
+        self.has_news = False
+        """Whether an engine may have something to be collected."""
         self.inflight = 0
         """Calls that have come and not ended."""
         self.switches = 0
@@ -248,9 +260,16 @@ class SharedGpus:
 
     def next_event_s(self, member: TurnTaker) -> float:
         """An instant (s) before which an engine has nothing to say; infinite: others come first."""
-        if member is not self._active or not member.is_at_work:
+        return self.next_of_active_s if member is self._active else _INF
+
+    @property
+    def next_of_active_s(self) -> float:
+        """An instant (s) before which nobody has anything new to say; infinite: all are idle."""
+        active = self._active
+        if active is None or not active.is_at_work:
             return _INF
-        return min(member.due_s, self._turn_end_s)
+        due_s, end_s = active.due_s, self._turn_end_s
+        return due_s if due_s < end_s else end_s
 
     def next_token_s(self, member: TurnTaker) -> float:
         """When an engine's step under way ends (s); infinite while it computes nothing."""

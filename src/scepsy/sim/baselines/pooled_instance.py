@@ -98,6 +98,7 @@ class PooledInstance(SharedGpus):
         self.members += self._slots.values()
         self._loaded: _Slot | None = None
         """Whose weights are there, of those that do not stay."""
+        self._all_stay = all(model.stays for model in spec.llms)
 
     def serve(self, now_s: float, llm: LlmName, call: EngineCall) -> None:
         """Let a call arrive.
@@ -113,11 +114,14 @@ class PooledInstance(SharedGpus):
     @property
     def next_s(self) -> float:
         """An instant (s) before which nothing observable happens; infinite when idle."""
-        return min(slot.next_event_s() for slot in self._slots.values())
+        return self.now_s if self.has_news else self.next_of_active_s
 
     def advance(self, now_s: float) -> list[EngineEvent]:
         """Run up to and including ``now_s``; give what happened since last time, in time order."""
         self.run_to(now_s)
+        if not self.has_news:
+            return []
+        self.has_news = False
         events = [event for slot in self._slots.values() for event in slot.advance(now_s)]
         return sorted(events, key=_at_s)
 
@@ -186,8 +190,7 @@ class PooledInstance(SharedGpus):
 
     def _turn_cost_s(self, at_s: float) -> float:
         """What is measured of turns of LLMs that all stay; others have longer turns, and stalls."""
-        all_stay = all(model.stays for model in self.spec.llms)
-        return super()._turn_cost_s(at_s) if all_stay else 0.0
+        return super()._turn_cost_s(at_s) if self._all_stay else 0.0
 
     def _make_room(self, slot: _Slot) -> int:
         """Bytes of other LLMs' KV that must leave for an LLM's turn, of the last turn first."""
