@@ -1,10 +1,13 @@
 """The guide names everything that a user can meet."""
 
 import re
+from inspect import signature
 from pathlib import Path
 
 import pytest
 
+from scepsy.cli.gateway import gateway
+from scepsy.gateway.door import DoorLimits
 from scepsy.gateway.door_metrics import DoorMetrics
 from scepsy.gateway.hints import FIELDS
 from scepsy.gateway.identify import Rung
@@ -12,6 +15,7 @@ from scepsy.gateway.metrics import GatewayMetrics
 from scepsy.gateway.openai import ENDPOINTS
 from scepsy.gateway.pool import ReplicaPool, parse_replicas
 from scepsy.model.execution import CallStatus
+from scepsy.policy.dispatch_settings import Settings
 from scepsy.policy.route import LeastLoaded
 
 ROOT = Path(__file__).parents[3]
@@ -49,3 +53,13 @@ def test_every_code_is_in_the_guide():
 
     assert len(codes) > 10
     assert [code for code in sorted(codes) if f"`{code}`" not in GUIDE] == []
+
+
+def test_the_commands_defaults_are_those_of_what_it_sets():
+    defaults = {name: each.default for name, each in signature(gateway).parameters.items()}
+
+    assert defaults["patience"] == Settings().patience
+    assert (defaults["max_waiting"], defaults["max_wait_s"]) == (
+        DoorLimits().calls,
+        DoorLimits().wait_s,
+    )
