@@ -61,7 +61,7 @@ def gateway(
     patience: Annotated[
         float,
         typer.Option(help="Low favours the slowest calls, high the number of calls a second."),
-    ] = 1.5,
+    ] = 1.25,
     share: Annotated[
         list[str] | None,
         typer.Option(help="A tenant's weight; 1 where not given.", metavar="TENANT=WEIGHT"),

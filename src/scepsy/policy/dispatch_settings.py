@@ -13,7 +13,7 @@ from scepsy.policy.route import CallView
 class Settings:
     """Each mechanism can be switched off, and be the only one that is on."""
 
-    patience: float = 1.5
+    patience: float = 1.25
     """The one knob: how many times the wait of serving all in turn, nothing cached, a call may be
     passed over at the door. Low favours the tail, high favours throughput."""
     least_bound_s: float = 10.0
@@ -37,7 +37,7 @@ class Settings:
     """Engines ask ``is_kept``: they forget contexts without a claim first."""
     price: float = 1.0
     """Of room, in replicas: at 1, all room of a replica for 1 s is worth 1 s of its work."""
-    level_ratio: float = 8.0
+    level_ratio: float = 4.0
     """Levels of work at the door: so much more work is one level later. 1: none, all by arrival."""
     least_level_s: float = 0.25
     """Work up to which a call is of the first level (s)."""
