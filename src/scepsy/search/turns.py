@@ -8,6 +8,7 @@ best on the GPUs that are left, and who measures decides.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from itertools import chain, combinations, permutations, product
 
 import numpy as np
@@ -30,6 +31,7 @@ _MOST_USED = 1.5
 """Of the time of GPUs, by profiles of each LLM alone."""
 _BEYOND_S = 1e6
 _FULL = 0.99
+_MOST_COUNTS = 24
 
 
 def taking_turns(problem: Problem, most: int) -> list[Allocation]:
@@ -75,8 +77,9 @@ def _estimated(problem: Problem) -> Iterator[tuple[float, Allocation]]:
     for together in sets:
         others = [load.llm for load in loads if load not in together]
         best: dict[tuple[int, ...], tuple[float, Allocation]] = {}
+        rest_on = cache(partial(_rest, problem, others))
         for pool in _pools(problem, together):
-            rest = _rest(problem, others, problem.gpus - pool.gpus)
+            rest = rest_on(problem.gpus - pool.gpus)
             if rest is None:
                 continue
             found = pool.cost_s + rest[0], _allocation(pool.groups, rest[1])
@@ -177,7 +180,7 @@ def _pools(problem: Problem, together: Sequence[LlmLoad]) -> Iterator[_Pool]:
             )
             if sum(least) > _TENTHS:
                 continue
-            for replicas in range(fewest, problem.gpus // widest + 1):
+            for replicas in _counts(fewest, problem.gpus // widest):
                 cost_s = _cost_s(problem, together, known, replicas)
                 if cost_s is not None:
                     yield _Pool(
@@ -188,6 +191,14 @@ def _pools(problem: Problem, together: Sequence[LlmLoad]) -> Iterator[_Pool]:
                         gpu_type=room.gpu_type,
                         cost_s=cost_s,
                     )
+
+
+def _counts(fewest: int, most: int) -> list[int]:
+    """Numbers of instances to look at: all of a few, else at even ratios."""
+    if most - fewest < _MOST_COUNTS:
+        return list(range(fewest, most + 1))
+    ratio = (most / fewest) ** (1 / (_MOST_COUNTS - 1))
+    return sorted({round(fewest * ratio**n) for n in range(_MOST_COUNTS)})
 
 
 def _cost_s(
