@@ -1,6 +1,10 @@
 """The comparison through the real gateway and emulated engines, beside the simulator.
 
-    python -m benchmarks.programs.over_http [--speedup 25] [policy ...]
+    python -m benchmarks.programs.over_http [--speedup 15] [policy ...]
+    python -m benchmarks.programs.over_http --vllm-router PATH vllm-router vllm-router-programs
+
+With PATH, a ``vllm-router`` that is installed elsewhere stands where the gateway does, with its
+cache-aware routing alone or with its scheduling of programs. It has no simulated counterpart.
 
 A small scenario: short coding sessions, two replicas, pressure 2. Prompts are made up, with
 the same text wherever recorded blocks were the same. Answers are not streamed, as that would be
@@ -20,12 +24,14 @@ from pathlib import Path
 from statistics import fmean
 
 import aiohttp
+import orjson
 import uvloop
 
 from benchmarks.host import report
 from benchmarks.programs.measure import percentile
 from benchmarks.programs.scenario import Scenario, Users, spec_of
 from benchmarks.programs.sessions import LLM
+from benchmarks.programs.vllm_router import calibration, vllm_router
 from benchmarks.recorded.replay import body_of
 from scepsy.clock import ScaledClock
 from scepsy.engines.emulated import EngineServerConfig, start_engine
@@ -66,6 +72,10 @@ DISPATCHERS: Mapping[str, Callable[[], Dispatcher]] = {
     PROGRAMS: Deaf,
     **{name: partial(_at_once, make) for name, make in POLICIES.items()},
 }
+
+
+ROUTERS = {"vllm-router": False, "vllm-router-programs": True}
+"""And whether it schedules programs."""
 
 
 def fine(script: Script) -> Script:
@@ -127,6 +137,8 @@ class Client:
         self.calls_s: dict[int, float] = {}
         self.late_s: list[float] = []
         self.changed = asyncio.Event()
+        self.is_told_of_programs = False
+        """Whether what serves reads them from the body."""
 
     def now_s(self) -> float:
         return self.clock.now_s() - self.origin_s
@@ -177,8 +189,9 @@ class Client:
             release(progress.first())
         if counts(number):
             self.tasks_s[number], self.calls_s[number] = self.now_s() - start_s, spent_s[0]
-        async with self.session.delete(f"{self.url}/executions/{number}"):
-            pass
+        if not self.is_told_of_programs:
+            async with self.session.delete(f"{self.url}/executions/{number}"):
+                pass
         self.source.ended(self.now_s())
         self.changed.set()
 
@@ -191,6 +204,14 @@ class Client:
             "x-scepsy-execution": str(number),
             "x-scepsy-role": stage.role,
         }
+        if self.is_told_of_programs:
+            context = {
+                "program_id": str(number),
+                "session_id": str(number),
+                "expected_resume": position + 1 < len(script.stages),
+            }
+            told = orjson.dumps({"vllm_xargs": {"agentic_context": context}})
+            body = body[:-1] + b"," + told[1:]
         url = f"{self.url}/v1/completions"
         async with self.session.post(url, data=body, headers=headers) as response:
             text = await response.read()
@@ -198,7 +219,9 @@ class Client:
                 raise EngineError(f"{url} answered {response.status}: {text[:300]!r}")
 
 
-async def over_http(policy: str, scripts: Iterable[Script], seed: int, speedup: float) -> Tasks:
+async def over_http(
+    policy: str, scripts: Iterable[Script], seed: int, speedup: float, router: Path | None
+) -> Tasks:
     import benchmarks.recorded.answer as answers  # noqa: PLC0415 - engines load it from its file
 
     assert answers.__file__ is not None
@@ -214,25 +237,35 @@ async def over_http(policy: str, scripts: Iterable[Script], seed: int, speedup: 
         for _ in range(SCENARIO.replicas):
             running = await start_engine(engine)
             stack.push_async_callback(running.stop)
-            urls.append(f"{LLM}={running.url}")
-        gateway = await start_gateway(
-            GatewayConfig(
-                replicas=parse_replicas(urls),
-                port=0,
-                speedup=speedup,
-                policy=policy,
-                door=DoorLimits(wait_s=_FOREVER_S),
-                drain_s=0.0,
-            )
-        )
-        stack.push_async_callback(gateway.stop)
+            urls.append(running.url)
         session = await stack.enter_async_context(
             aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0),
                 timeout=aiohttp.ClientTimeout(total=None),
             )
         )
-        client = Client(gateway.url, ScaledClock(speedup), users(scripts, seed), session)
+        if policy in ROUTERS:
+            assert router is not None
+            assert engine.spec is not None
+            scheduling = calibration(engine.spec, speedup) if ROUTERS[policy] else None
+            url = await stack.enter_async_context(
+                vllm_router(router, urls, scheduling=scheduling, session=session)
+            )
+        else:
+            gateway = await start_gateway(
+                GatewayConfig(
+                    replicas=parse_replicas([f"{LLM}={url}" for url in urls]),
+                    port=0,
+                    speedup=speedup,
+                    policy=policy,
+                    door=DoorLimits(wait_s=_FOREVER_S),
+                    drain_s=0.0,
+                )
+            )
+            stack.push_async_callback(gateway.stop)
+            url = gateway.url
+        client = Client(url, ScaledClock(speedup), users(scripts, seed), session)
+        client.is_told_of_programs = policy in ROUTERS
         began_s = time.monotonic()
         await client.run()
         return Tasks(
@@ -243,11 +276,10 @@ async def over_http(policy: str, scripts: Iterable[Script], seed: int, speedup: 
         )
 
 
-def run(policy: str, seed: int, speedup: float) -> None:
+def run(policy: str, seed: int, speedup: float, router: Path | None) -> None:
     short = [s for s in SCENARIO.executions.scripts if len(s.stages) <= MOST_CALLS]
     scripts = tuple(map(fine, short))
-    sim = simulated(policy, scripts, seed)
-    http = uvloop.run(over_http(policy, scripts, seed, speedup))
+    http = uvloop.run(over_http(policy, scripts, seed, speedup, router))
 
     def figures(found: Tasks) -> dict[str, float]:
         return {
@@ -256,6 +288,11 @@ def run(policy: str, seed: int, speedup: float) -> None:
             "calls_s": round(found.calls_s, 1),
         }
 
+    beside: dict[str, object] = {}
+    if policy in DISPATCHERS:
+        sim = simulated(policy, scripts, seed)
+        off = fmean(http.tasks_s) / fmean(sim.tasks_s) - 1
+        beside = {"simulated": figures(sim), "task_s_over_simulated": round(off, 4)}
     report(
         "programs_over_http",
         repeats=1,
@@ -268,21 +305,22 @@ def run(policy: str, seed: int, speedup: float) -> None:
         speedup=speedup,
         took_s=round(http.took_s, 1),
         call_left_late_ms=round(http.late_ms, 2),
-        simulated=figures(sim),
         over_http=figures(http),
-        task_s_over_simulated=round(fmean(http.tasks_s) / fmean(sim.tasks_s) - 1, 4),
+        **beside,
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("policy", nargs="*", help="some of: " + ", ".join(DISPATCHERS))
-    parser.add_argument("--speedup", type=float, default=25.0)
+    known = ", ".join([*DISPATCHERS, *ROUTERS])
+    parser.add_argument("policy", nargs="*", help=f"some of: {known}")
+    parser.add_argument("--speedup", type=float, default=15.0)
+    parser.add_argument("--vllm-router", type=Path, help="where vLLM's router is installed")
     parser.add_argument("--seed", type=int, default=SEED)
     options = parser.parse_args()
     for policy in options.policy or DISPATCHERS:
-        run(policy, options.seed, options.speedup)
+        run(policy, options.seed, options.speedup, options.vllm_router)
 
 
 if __name__ == "__main__":

@@ -179,6 +179,18 @@ async def test_a_repeated_prompt_is_cached(client: aiohttp.ClientSession) -> Non
     assert details[1]["cached_tokens"] >= 576
 
 
+async def test_routers_are_told_the_tokens_of_prompts(client: aiohttp.ClientSession) -> None:
+    text = {"model": NAME, "prompt": "word word wor"}
+    found = await post(client, "/tokenize", text)
+    longer = await post(client, "/tokenize", {**text, "prompt": "word word words"})
+    told = await post(client, "/tokenize", chat("word " * 100))
+    answer = await post(client, "/v1/chat/completions", chat("word " * 100, max_tokens=1))
+    assert (found["count"], len(found["tokens"])) == (4, 4)
+    assert longer["tokens"][:3] == found["tokens"][:3]
+    assert longer["tokens"][3] != found["tokens"][3]
+    assert told["count"] == answer["usage"]["prompt_tokens"]
+
+
 async def test_vectors_come_as_numbers_and_packed(client: aiohttp.ClientSession) -> None:
     body = {"model": NAME, "input": ["green apples", "green pears"]}
     plain = await post(client, "/v1/embeddings", body)

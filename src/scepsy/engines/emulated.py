@@ -52,6 +52,7 @@ _PATHS = {
     "/v1/score": Endpoint.RERANK,
     "/score": Endpoint.RERANK,
 }
+_TOKENIZE = "/tokenize"
 _STREAM_HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
 
 
@@ -141,12 +142,14 @@ class EmulatedEngine:
         arrived_s = self._clock.now_s()
         try:
             endpoint = _PATHS.get(request.path)
-            if endpoint is None:
+            if endpoint is None and request.path != _TOKENIZE:
                 return self._tell(request)
             if request.method != "POST":
                 raise Refusal(405, f"use POST for {request.path}", code="method_not_allowed")
             body = parse_body(await self._read(request))
             self._check_model(body.get("model"))
+            if endpoint is None:
+                return _json(openai.tokenize_body(body, self._room_tokens))
             if endpoint in (Endpoint.CHAT, Endpoint.COMPLETION):
                 return await self._generate(request, parse_generation(endpoint, body), arrived_s)
             return await self._pool(request, parse_pooling(endpoint, body), arrived_s)

@@ -12,6 +12,7 @@ from scepsy.engines.pace import Ticket
 from scepsy.engines.reply import Reply
 from scepsy.engines.request import Generation, Pooling
 from scepsy.model.execution import Endpoint
+from scepsy.model.prompt import TOKEN_BYTES, count_tokens, prompt_bytes
 
 DONE = b"data: [DONE]\n\n"
 
@@ -161,3 +162,14 @@ def models_body(name: str, max_context_tokens: int) -> bytes:
         "max_model_len": max_context_tokens,
     }
     return orjson.dumps({"object": "list", "data": [model]})
+
+
+def tokenize_body(body: Mapping[str, Any], max_context_tokens: int) -> bytes:
+    """A prompt's tokens, as vLLM lists them: here each four bytes are one."""
+    endpoint = Endpoint.CHAT if "messages" in body else Endpoint.COMPLETION
+    prompt = prompt_bytes(endpoint, body)
+    whole = prompt.ljust(count_tokens(prompt) * TOKEN_BYTES, b"\0")
+    tokens = memoryview(whole).cast("I").tolist()
+    return orjson.dumps(
+        {"count": len(tokens), "max_model_len": max_context_tokens, "tokens": tokens}
+    )
