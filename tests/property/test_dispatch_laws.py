@@ -283,6 +283,39 @@ def test_no_call_is_passed_over_beyond_the_bound(
         free_s = max(free_s, harness.sent_s[number])
 
 
+@given(st.integers(2, 4), st.sampled_from([1.25, 1.5, 3.0]))
+def test_a_stream_of_calls_to_their_contexts_does_not_keep_a_large_one_out(
+    agents: int, took_s: float
+) -> None:
+    """Without a bound it would wait until the stream ends, as the replica is never empty."""
+    calls = [
+        MadeUp(
+            float(at),
+            CallView(
+                id=str(at),
+                execution=ExecutionId(str(at % agents)),
+                workflow="w",
+                role="r",
+                prompt_tokens=200,
+                prefix_blocks=tuple(1000 * (at % agents) + block for block in range(20)),
+            ),
+            took_s,
+            CallResult(output_tokens=1, cached_tokens=190),
+        )
+        for at in range(60)
+    ]
+    large = CallView(
+        id="60", execution=ExecutionId("large"), workflow="w", role="r", prompt_tokens=900
+    )
+    calls.append(MadeUp(10.0, large, 1.0, CallResult(output_tokens=1)))
+    harness = Harness(calls, Settings(patience=0.0, least_bound_s=4.0), 1)
+    for _ in harness.run():
+        pass
+
+    before_s = max(harness.sent_s[at] for at in range(11))  # those may have had to wait too
+    assert harness.sent_s[60] <= max(before_s, 10.0 + 2 * 4.0) + took_s
+
+
 @given(the_calls(), the_settings(), st.integers(1, 3))
 @settings(max_examples=60, deadline=None)
 def test_no_replica_is_idle_while_a_call_waits_that_has_no_context_elsewhere(
