@@ -1,10 +1,8 @@
 """``scepsy gateway``: serve several LLMs behind one address, and record what is served."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
+from scepsy.cli import gateway_options as given
 from scepsy.cli.output import JsonOption, print_json_line, say
 from scepsy.cli.serving import run_server, stop_asked
 
@@ -14,67 +12,21 @@ if TYPE_CHECKING:
 
 def gateway(
     *,
-    replica: Annotated[
-        list[str],
-        typer.Option(
-            help="An LLM's server, as LLM=URL. Repeat it; an LLM may have several. With --plan: a "
-            "replica's of the plan, as NAME=URL.",
-            metavar="LLM=URL",
-        ),
-    ],
-    plan: Annotated[
-        Path | None,
-        typer.Option(
-            help="The plan that the replicas serve. Says which LLMs take turns: they are routed by "
-            "what goes on beside each replica."
-        ),
-    ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8080,
-    record: Annotated[
-        Path | None,
-        typer.Option(help="Trace store to record calls into; made if it is not there."),
-    ] = None,
-    record_content: Annotated[
-        bool, typer.Option("--record-content", help="Record prompts and answers, too.")
-    ] = False,
-    speedup: Annotated[
-        float, typer.Option(help="How much faster than silicon the emulated engines run.")
-    ] = 1.0,
-    policy: Annotated[
-        str | None,
-        typer.Option(
-            help="How a replica is picked for a call. Default: the plan's, or least-loaded."
-        ),
-    ] = None,
-    hardware: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="What an LLM's replicas run on, GPUs of a replica behind the colon. Repeatable.",
-            metavar="LLM=GPU[:N]",
-        ),
-    ] = None,
-    kv_tokens: Annotated[
-        list[str] | None,
-        typer.Option(help="KV tokens that fit on an LLM's replica.", metavar="LLM=TOKENS"),
-    ] = None,
-    patience: Annotated[
-        float,
-        typer.Option(help="Low favours the slowest calls, high the number of calls a second."),
-    ] = 1.25,
-    share: Annotated[
-        list[str] | None,
-        typer.Option(help="A tenant's weight; 1 where not given.", metavar="TENANT=WEIGHT"),
-    ] = None,
-    max_waiting: Annotated[
-        int, typer.Option(help="Calls of an LLM that may wait; a further one gets status 429.")
-    ] = 4096,
-    max_wait_s: Annotated[
-        float, typer.Option(help="How long a call may wait for a replica; then it gets 503.")
-    ] = 600.0,
-    max_body_bytes: Annotated[
-        str, typer.Option(help="Largest request body; a larger one gets status 413.")
-    ] = "32MiB",
+    replica: given.Replicas,
+    plan: given.PlanPath = None,
+    host: given.Host = "127.0.0.1",
+    port: given.Port = 8080,
+    record: given.Record = None,
+    record_content: given.RecordContent = False,
+    speedup: given.Speedup = 1.0,
+    policy: given.Policy = None,
+    hardware: given.Hardware = None,
+    kv_tokens: given.KvTokens = None,
+    patience: given.Patience = 1.25,
+    share: given.Shares = None,
+    max_waiting: given.MaxWaiting = 4096,
+    max_wait_s: given.MaxWait = 600.0,
+    max_body_bytes: given.MaxBody = "32MiB",
     as_json: JsonOption = False,
 ) -> None:
     """Serve LLMs at one OpenAI-compatible address, and record each call's execution.
