@@ -26,8 +26,9 @@ from scepsy.model.execution import CallStatus, ExecutionId, ReplicaName
 from scepsy.model.prompt import count_tokens
 from scepsy.model.workflow import LlmName
 from scepsy.policy.dispatch import CallResult, Capacity, MakeDispatcher
-from scepsy.policy.program import NO_TOOL, ToolName
+from scepsy.policy.program import NO_TENANT, NO_TOOL, ToolName
 from scepsy.policy.replicas import ReplicaSet
+from scepsy.policy.route import CallView
 
 SENDS = 3
 """To replicas that gave nothing, before a call is refused."""
@@ -35,6 +36,10 @@ WATCH_S = 5.0
 """Between two looks at a replica that is up, and how long it may take to answer (real s)."""
 DOWN_S = 0.5
 """Between two looks at one that is not (real s)."""
+
+
+MOST_TENANTS = 4096
+"""With a share of their own; clients make names up. Later ones share that of calls without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +79,7 @@ class DispatchPool:
         }
         for llm, door in self._doors.items():
             metrics.watch(llm, door)
+        self._tenants = {NO_TENANT}
         self._judging: dict[ReplicaName, asyncio.Task[None]] = {}
         self._watches: list[asyncio.Task[None]] = []
         self._session: aiohttp.ClientSession
@@ -129,21 +135,19 @@ class DispatchPool:
         """
         door, among = self._doors[exchange.llm], self._sets[exchange.llm]
         self._metrics.told(exchange.told)
-        seat = await door.enter(exchange.view())
+        seat = await door.enter(self._view(exchange))
         assert seat.replica is not None
         replica = self._replicas[seat.replica]
         exchange.on_begun = seat.begun
         exchange.on_first_token = partial(door.first_token, seat)
         among.started(replica.name, exchange.prompt_tokens)
-        result: CallResult | None = None
         try:
             async with self._unless_lost(seat, replica):
                 yield replica
-            result = _result(exchange)
         finally:
             exchange.on_begun = exchange.on_first_token = None
             among.ended(replica.name, exchange.prompt_tokens)
-            door.leave(seat, result)
+            door.leave(seat, _result(exchange))
             if exchange.status is CallStatus.ERROR:
                 self._judge(replica)
 
@@ -159,6 +163,15 @@ class DispatchPool:
             if not seat.is_lost:
                 raise
             raise lost from None
+
+    def _view(self, exchange: Exchange) -> CallView:
+        """With the tenant that its client names, as long as there are not too many of those."""
+        view = exchange.view()
+        if view.tenant not in self._tenants:
+            if len(self._tenants) >= MOST_TENANTS:
+                return view._replace(tenant=NO_TENANT)
+            self._tenants.add(view.tenant)
+        return view
 
     async def failed(self, exchange: Exchange, failure: Failure) -> bool:
         """A call arrives again when its replica has been asked whether it is there."""

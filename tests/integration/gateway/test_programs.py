@@ -9,10 +9,11 @@ import pytest
 from aiohttp import ClientError
 
 from scepsy.engines.emulated import EngineServerConfig, start_engine
+from scepsy.gateway import dispatch_pool
 from scepsy.gateway.app import GatewayConfig, start_gateway
 from scepsy.gateway.door import DoorLimits
 from scepsy.gateway.pool import parse_replicas
-from scepsy.policy.dispatch import Capacity
+from scepsy.policy.dispatch import AtOnce, Capacity
 from scepsy.policy.dispatch_program import ByProgram
 from scepsy.policy.news import Informed, Late
 from scepsy.profiles.silicon import engine_spec
@@ -203,6 +204,23 @@ async def test_bad_hints_are_counted_and_the_call_is_served(stage):
 
     assert (status, ended) == (200, 200)
     assert await stage.metric(gateway, 'bad_hints_total{hint="gap_s"}') == 1
+
+
+async def test_tenants_beyond_a_number_share_one_share(stage, monkeypatch):
+    monkeypatch.setattr(dispatch_pool, "MOST_TENANTS", 2)
+    served = []
+
+    class Noting(AtOnce):
+        def arrived(self, now_s, call):
+            served.append((call.tenant, call.hints.priority))
+            super().arrived(now_s, call)
+
+    engine = await stage.engine()
+    gateway = await programs(stage, engine, make_dispatcher=Noting)
+    for tenant in "abca":
+        await ask(stage, gateway, **{"x-scepsy-tenant": tenant, "x-scepsy-priority": "1"})
+
+    assert served == [("a", 1), ("", 1), ("", 1), ("a", 1)]
 
 
 SPEC = replace(engine_spec("qwen3-8b", "h100", tensor_parallel=1), kv_blocks=400, max_seqs=8)
