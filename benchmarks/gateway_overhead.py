@@ -1,6 +1,6 @@
 """What the gateway costs a call: its CPU time, and the latency it adds.
 
-    python -m benchmarks.gateway_overhead            # one JSON line on stdout
+    python -m benchmarks.gateway_overhead [policy]   # one JSON line on stdout
 
 A gateway process that records stands before an engine that answers at once. CPU time is that of
 the gateway's process, from /proc (Linux). Added latency is one call at a time, median, through the
@@ -54,6 +54,12 @@ async def engine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     """Answer at once, for as long as the connection lives."""
     try:
         while head := await reader.readuntil(b"\r\n\r\n"):
+            if head.startswith(b"GET /health"):
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                continue
+            if head.startswith(b"GET "):
+                writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+                continue
             low = head.lower()
             length = int(low.split(b"content-length:")[1].split(b"\r\n")[0])
             body = await reader.readexactly(length)
@@ -108,13 +114,14 @@ async def measure(pid: int, gateway: int, direct: int, data: bytes) -> tuple[flo
     return min(cpu_us), min(added_ms)
 
 
-async def main() -> None:
+async def main(policy: str) -> None:
     server = await asyncio.start_server(engine, "127.0.0.1", 0)
     direct = server.sockets[0].getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "scepsy", "gateway", "--port", "0", "--json"),
             *("--replica", f"m=http://127.0.0.1:{direct}", "--record", f"{folder}/traces.db"),
+            *("--policy", policy),
             stdout=asyncio.subprocess.PIPE,
         )
         assert process.stdout is not None
@@ -132,8 +139,8 @@ async def main() -> None:
             figures[f"{name}_added_ms_p50"] = round(added_ms, 3)
         process.terminate()
         await process.wait()
-    report("gateway_overhead", repeats=REPEATS, calls=CALLS, **figures)
+    report("gateway_overhead", repeats=REPEATS, policy=policy, calls=CALLS, **figures)
 
 
 if __name__ == "__main__":
-    uvloop.run(main())
+    uvloop.run(main(sys.argv[1] if len(sys.argv) > 1 else "least-loaded"))
