@@ -42,6 +42,7 @@ from scepsy.gateway.pool import parse_replicas
 from scepsy.model.execution import BLOCK_TOKENS
 from scepsy.policy.dispatch import AtOnce, Dispatcher
 from scepsy.policy.dispatch_program import ByProgram
+from scepsy.policy.dispatch_settings import Settings
 from scepsy.policy.route import POLICIES, CallView, MakeRouter
 from scepsy.profiles.workload import Segment, SegmentRun, WorkloadCall
 from scepsy.sim.fleet import ServedGroup, replica_names
@@ -69,7 +70,7 @@ def _at_once(make: MakeRouter) -> Dispatcher:
 
 
 DISPATCHERS: Mapping[str, Callable[[], Dispatcher]] = {
-    PROGRAMS: Deaf,
+    PROGRAMS: lambda: Deaf(Settings(engines_ask=False)),
     **{name: partial(_at_once, make) for name, make in POLICIES.items()},
 }
 

@@ -60,7 +60,7 @@ def gateway(
         speedup=speedup,
         policy=policy or (served.route if served else DEFAULT_POLICY),
         turns=planned_turns(served) if served else None,
-        programs=Settings(patience=patience, weights=parse_shares(share or ())),
+        programs=Settings(patience=patience, weights=parse_shares(share or ()), engines_ask=False),
         door=DoorLimits(calls=max_waiting, wait_s=max_wait_s),
         hardware=parse_hardware(hardware or ()),
         kv_tokens=parse_kv_tokens(kv_tokens or ()),

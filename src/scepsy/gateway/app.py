@@ -77,7 +77,8 @@ class GatewayConfig:
     """A routing policy, or ``programs``; what follows of programs is for that one."""
     make_dispatcher: MakeDispatcher | None = None
     """Instead of a policy: makes what calls of each LLM wait at."""
-    programs: Settings = field(default_factory=Settings)
+    programs: Settings = field(default_factory=lambda: Settings(engines_ask=False))
+    """Engines behind a gateway forget as they do, and ask nobody."""
     execution_idle_s: float = 3600.0
     """An execution of which nothing was heard for so long is over (scaled s)."""
     door: DoorLimits = field(default_factory=DoorLimits)
