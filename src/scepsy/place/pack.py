@@ -167,6 +167,9 @@ class _Packing:
             self._promote(sorted(self._groups, key=order), self._cluster, spread=spread)
             if hopeless or self._is_good():
                 break
+        if self._best is None and not hopeless and self._rules.max_together:
+            for order in _ORDERS:
+                self._promote(_in_turn(sorted(self._groups, key=order)), self._cluster, spread=True)
         if not hopeless and not self._kept:
             self._tighten()
         return self._best or max(self._failed, key=lambda unplaced: unplaced.placed)
@@ -240,6 +243,20 @@ class _Packing:
             )
         elif self._best is None or attempt.quality < self._best.quality:
             self._best = attempt
+
+
+def _in_turn(groups: Sequence[Group]) -> list[Group]:
+    """A replica of each group, then another of each.
+
+    LLMs that must be spread over nodes then leave each other room on the larger ones.
+    """
+    most = max(group.replicas for group in groups)
+    return [
+        replace(group, replicas=1)
+        for number in range(most)
+        for group in groups
+        if number < group.replicas
+    ]
 
 
 def _only(cluster: Cluster, kind: GpuTypeName) -> Cluster:
