@@ -30,7 +30,6 @@ from benchmarks.paper.workloads import (
     make_recordings,
     profile,
     profile_jobs,
-    spec_of,
 )
 from scepsy.model.plan import Allocation, ReplicaGroup
 from scepsy.search.frontier import Room, profiled_shapes, usable_shapes
@@ -38,6 +37,7 @@ from scepsy.search.neighbours import placed
 from scepsy.search.problem import PlanRequest, Problem, problem
 from scepsy.sim.plan_by_simulation import Effort, plan_by_simulation, trial_of
 from scepsy.sim.rank import Trial, race
+from scepsy.sim.specs import published
 
 GPU, GPUS = "h100", 8
 ROUNDS = (300, 1_200, 4_800, 12_000)
@@ -108,7 +108,7 @@ def compare(files: Files, workload: str, load: float, samples: int) -> Compared:
             demands=task.demands, profiles=task.profiles, cluster=task.cluster, rates=task.rates
         )
     )
-    cached = cache(spec_of)
+    cached = cache(published)
     start_s = process_time()
     found = plan_by_simulation(asked, recorded.training, cached)
     ours, ours_s = found.plans[0], process_time() - start_s

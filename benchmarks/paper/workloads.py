@@ -18,7 +18,6 @@ from scepsy.model.workflow import LlmName, Role, Stage, WorkflowName
 from scepsy.profiles.catalog import find_gpu_type
 from scepsy.profiles.curve import ProfileCurve, ProfileKey, ProfileSet
 from scepsy.profiles.shapes import profile_shapes
-from scepsy.profiles.silicon import engine_spec
 from scepsy.profiles.step_time import EngineSpec
 from scepsy.profiles.store import load_profiles, save_profiles
 from scepsy.profiles.workload import Workload as StageWorkload
@@ -27,7 +26,7 @@ from scepsy.sim.arrivals import Stream
 from scepsy.sim.baselines.base import Task
 from scepsy.sim.profile import profile_workload
 from scepsy.sim.script import Script, scripts
-from scepsy.sim.specs import SpecOf
+from scepsy.sim.specs import SpecOf, published
 from scepsy.traces.demand import WorkflowDemand, demand
 from scepsy.traces.store import SqliteTraceStore
 
@@ -57,11 +56,6 @@ def h100s(gpu: str, gpus: int) -> Cluster:
     nodes, over = divmod(gpus, _GPUS_PER_NODE)
     per_node = _GPUS_PER_NODE if not over else gpus
     return regular_cluster(find_gpu_type(gpu), nodes=max(1, nodes), gpus_per_node=per_node)
-
-
-def spec_of(llm: str, gpu_type: str, tensor_parallel: int, gpu_fraction: float) -> EngineSpec:
-    """A replica by published step times."""
-    return engine_spec(llm, gpu_type, tensor_parallel=tensor_parallel, gpu_fraction=gpu_fraction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +115,7 @@ class Workload:
             for name, part in self.setting.rates.items()
         )
 
-    def task(self, gpu: str, gpus: int, factor: float, own_spec_of: SpecOf = spec_of) -> Task:
+    def task(self, gpu: str, gpus: int, factor: float, own_spec_of: SpecOf = published) -> Task:
         """What every system is given."""
         return Task(
             demands=self.demands,

@@ -18,30 +18,12 @@ from scepsy.sim.arrivals import Arrival, OpenLoop
 from scepsy.sim.fleet import Fleet, ServedGroup, replica_names
 from scepsy.sim.run import Fault, FaultySimulation, ServedExecution
 from scepsy.sim.script import Script
+from tests.property.made_up_times import DyadicTimes
 
 BLOCK = 4
 WORKFLOW = WorkflowName("w")
 LLMS = tuple(map(LlmName, "abc"))
 TICK_S = 1 / 1024
-
-
-class DyadicTimes:
-    """More work never takes less; every duration is a whole number of ticks."""
-
-    def step_s(
-        self,
-        *,
-        prefill_tokens: int,
-        prefill_context_tokens: int,
-        decodes: int,
-        decode_context_tokens: int,
-    ) -> float:
-        ticks = 64 + 8 * prefill_tokens + prefill_context_tokens
-        return (ticks + 4 * decodes + decode_context_tokens) * TICK_S
-
-    def decode_run_s(self, *, decodes: int, decode_context_tokens: int, steps: int) -> float:
-        growth = decodes * steps * (steps - 1) // 2
-        return (steps * (64 + 4 * decodes + decode_context_tokens) + growth) * TICK_S
 
 
 @dataclass(frozen=True)

@@ -14,29 +14,9 @@ from scepsy.sim.engine import (
     FirstToken,
     Preempted,
 )
+from tests.property.made_up_times import DyadicTimes
 
 BLOCK = 4
-
-
-@dataclass(frozen=True)
-class DyadicTimes:
-    """Sums of powers of two: exact in floating point, so that histories can be compared with ==."""
-
-    def step_s(
-        self,
-        *,
-        prefill_tokens: int,
-        prefill_context_tokens: int,
-        decodes: int,
-        decode_context_tokens: int,
-    ) -> float:
-        return (
-            64 + 8 * prefill_tokens + prefill_context_tokens + 4 * decodes + decode_context_tokens
-        ) / 1024
-
-    def decode_run_s(self, *, decodes: int, decode_context_tokens: int, steps: int) -> float:
-        growth = decodes * steps * (steps - 1) // 2
-        return (steps * (64 + 4 * decodes + decode_context_tokens) + growth) / 1024
 
 
 @dataclass

@@ -13,32 +13,15 @@ from scepsy.profiles.gpu_fraction import TURN_COST_FRACTION
 from scepsy.profiles.step_time import EngineSpec
 from scepsy.sim.engine import Engine, EngineCall, EngineEvent, Finished, FirstToken
 from scepsy.sim.turns import LONGEST_TURN_S, SharedGpus, TurnTaker
+from tests.property.made_up_times import DyadicTimes
 
 END_S = 1e6
 BLOCK = 4
 CHUNK, MOST_TOKENS, MOST_CALLS = 64, 200, 12
 STEP_S = 1 / 64
 TICK_S = 1 / 8192
-LONGEST_STEP_S = (32 + 8 * CHUNK + 2 * MOST_CALLS * (MOST_TOKENS + 60)) * TICK_S
-
-
-class DyadicTimes:
-    """Sums of powers of two; many a step is shorter than a turn, many a one is longer."""
-
-    def step_s(
-        self,
-        *,
-        prefill_tokens: int,
-        prefill_context_tokens: int,
-        decodes: int,
-        decode_context_tokens: int,
-    ) -> float:
-        ticks = 32 + 8 * prefill_tokens + prefill_context_tokens
-        return (ticks + 4 * decodes + decode_context_tokens) * TICK_S
-
-    def decode_run_s(self, *, decodes: int, decode_context_tokens: int, steps: int) -> float:
-        growth = decodes * steps * (steps - 1) // 2
-        return (steps * (32 + 4 * decodes + decode_context_tokens) + growth) * TICK_S
+STEP_TICKS = 32  # many a step is shorter than a turn, many a one is longer
+LONGEST_STEP_S = (STEP_TICKS + 8 * CHUNK + 2 * MOST_CALLS * (MOST_TOKENS + 60)) * TICK_S
 
 
 class EqualTimes:
@@ -89,7 +72,7 @@ def the_acts(
 def a_spec(times: object = None, kv_blocks: int = 70) -> EngineSpec:
     """With room for the longest call, and not for many."""
     return EngineSpec(
-        times=times or DyadicTimes(),  # type: ignore[arg-type]
+        times=times or DyadicTimes(STEP_TICKS, TICK_S),  # type: ignore[arg-type]
         kv_blocks=kv_blocks,
         block_tokens=BLOCK,
         chunk_tokens=CHUNK,

@@ -24,7 +24,6 @@ from scepsy.model.plan import Plan
 from scepsy.model.workflow import WorkflowName
 from scepsy.place.exact import Proof, place_exactly
 from scepsy.predict.predictor import PREDICTORS
-from scepsy.profiles.step_time import EngineSpec
 from scepsy.search.goals import Goal
 from scepsy.search.loss import worst_loss
 from scepsy.search.plan import best_plans, plan_for
@@ -36,6 +35,7 @@ from scepsy.search.why import Why, why
 from scepsy.sim.plan_by_simulation import Effort, plan_by_simulation, with_simulated
 from scepsy.sim.rank import SIMULATOR
 from scepsy.sim.script import Script, scripts
+from scepsy.sim.specs import published
 from scepsy.traces.store import SqliteTraceStore
 from scepsy.units import format_duration
 
@@ -122,7 +122,7 @@ def _plans(asked: Problem, running: Plan | None, wanted: Wanted, traces: Path) -
         return ranked(asked, plans, wanted.predictor)
     recorded = _recorded(asked, traces)
     with progress("simulating the plan"):
-        return [with_simulated(asked, plans[0], recorded, _spec_of)]
+        return [with_simulated(asked, plans[0], recorded, published)]
 
 
 def _raced(asked: Problem, recorded: Recorded, wanted: Wanted) -> list[Plan]:
@@ -136,16 +136,10 @@ def _raced(asked: Problem, recorded: Recorded, wanted: Wanted) -> list[Plan]:
             advance()
             return monotonic() < end_s
 
-        found = plan_by_simulation(asked, recorded, _spec_of, effort=effort, go_on=go_on)
+        found = plan_by_simulation(asked, recorded, published, effort=effort, go_on=go_on)
     out_of_time = "; time was out, the best by then is taken" if monotonic() > end_s else ""
     say(f"{found.simulations} simulations{out_of_time}")
     return list(found.plans)
-
-
-def _spec_of(llm: str, gpu_type: str, tensor_parallel: int, gpu_fraction: float) -> EngineSpec:
-    from scepsy.profiles.silicon import engine_spec  # reads tables at import
-
-    return engine_spec(llm, gpu_type, tensor_parallel=tensor_parallel, gpu_fraction=gpu_fraction)
 
 
 def _recorded(asked: Problem, traces: Path) -> Recorded:
