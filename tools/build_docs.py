@@ -18,10 +18,10 @@ from scepsy.cli.main import app
 from scepsy.engines.metrics import EngineMetrics
 from scepsy.gateway import identify
 from scepsy.gateway.metrics import GatewayMetrics
-from scepsy.gateway.pool import Replica, ReplicaPool
+from scepsy.gateway.pool import Replica, Replicas
 from scepsy.model.execution import ReplicaName
 from scepsy.model.workflow import LlmName
-from scepsy.policy.route import POLICIES, LeastLoaded
+from scepsy.policy.route import POLICIES
 from scepsy.sim.engine import EngineStatistics
 
 ROOT = Path(__file__).parent.parent
@@ -141,8 +141,7 @@ def _errors() -> str:
 
 def _metrics() -> str:
     name, llm = ReplicaName("llm-0"), LlmName("llm")
-    pool = ReplicaPool([Replica(name, llm, "http://localhost")], LeastLoaded, lambda: 0.0)
-    gateway = GatewayMetrics(pool).registry.collect()
+    gateway = GatewayMetrics(Replicas([Replica(name, llm, "http://localhost")])).registry.collect()
     some = EngineStatistics(**dict.fromkeys(inspect.signature(EngineStatistics).parameters, 1))
     engine = EngineMetrics("llm", lambda: some).collect()
     lines = [

@@ -36,10 +36,11 @@ from benchmarks.recorded.replay import body_of
 from scepsy.clock import ScaledClock
 from scepsy.engines.emulated import EngineServerConfig, start_engine
 from scepsy.errors import EngineError
-from scepsy.gateway.app import PROGRAMS, GatewayConfig, start_gateway
+from scepsy.gateway.app import GatewayConfig, start_gateway
 from scepsy.gateway.door import DoorLimits
 from scepsy.gateway.pool import parse_replicas
 from scepsy.model.execution import BLOCK_TOKENS
+from scepsy.policy.by_name import PROGRAMS
 from scepsy.policy.dispatch import AtOnce, Dispatcher
 from scepsy.policy.dispatch_program import ByProgram
 from scepsy.policy.dispatch_settings import Settings

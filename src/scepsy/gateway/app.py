@@ -21,7 +21,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry
 
 from scepsy.clock import ScaledClock
-from scepsy.errors import InputError, UnknownNameError
+from scepsy.errors import InputError
 from scepsy.gateway.dispatch_pool import DispatchConfig, DispatchPool
 from scepsy.gateway.door import DoorLimits
 from scepsy.gateway.door_metrics import DoorMetrics
@@ -40,24 +40,20 @@ from scepsy.gateway.openai import (
     parse_target,
     unknown_llm,
 )
-from scepsy.gateway.pool import Pool, Replica, ReplicaPool
+from scepsy.gateway.pool import Pool, Replica, ReplicaPool, Replicas
 from scepsy.gateway.record import CallSink, Content, RecordCounters, Recorder
 from scepsy.gateway.turns import TurnPool, Turns
 from scepsy.listen import listen
 from scepsy.model.execution import CallId, CallStatus, ExecutionId
 from scepsy.model.workflow import LlmName
+from scepsy.policy.by_name import PROGRAMS, SERVED, find_dispatcher
 from scepsy.policy.dispatch import Capacity, MakeDispatcher
-from scepsy.policy.dispatch_program import ByProgram
 from scepsy.policy.dispatch_settings import Settings
-from scepsy.policy.program_table import Limits, Programs
-from scepsy.policy.route import POLICIES
+from scepsy.policy.program_table import Limits
+from scepsy.policy.route import POLICIES, find_policy
 from scepsy.traces.store import SqliteTraceStore
 
 log = logging.getLogger(__name__)
-
-PROGRAMS = "programs"
-"""The policy by which calls wait for a place near what their executions left behind."""
-
 
 _EXECUTIONS = "/executions/"
 
@@ -74,17 +70,16 @@ class GatewayConfig:
     speedup: float = 1.0
     """How much faster than silicon the engines run; recorded seconds are those of silicon."""
     policy: str = "least-loaded"
-    """A routing policy, or ``programs``; what follows of programs is for that one."""
+    """See ``policy.by_name``; what follows of programs is for ``programs``."""
     make_dispatcher: MakeDispatcher | None = None
     """Instead of a policy: makes what calls of each LLM wait at."""
-    programs: Settings = field(default_factory=lambda: Settings(engines_ask=False))
-    """Engines behind a gateway forget as they do, and ask nobody."""
+    programs: Settings = SERVED
     execution_idle_s: float = 3600.0
     """An execution of which nothing was heard for so long is over (scaled s)."""
     door: DoorLimits = field(default_factory=DoorLimits)
     """Of calls that wait."""
     turns: Turns | None = None
-    """Replicas that take turns on the same GPUs, and are routed by what goes on beside them."""
+    """Replicas that take turns on the same GPUs: routers look at what goes on beside them."""
     hardware: Mapping[LlmName, Capacity] = field(default_factory=dict)
     """What replicas should do, where their engines do not say."""
     kv_tokens: Mapping[LlmName, int] = field(default_factory=dict)
@@ -118,10 +113,9 @@ class GatewayConfig:
 
     def dispatcher(self) -> MakeDispatcher | None:
         """What makes a dispatcher of calls for each LLM; None where the policy is a router."""
-        if self.make_dispatcher is not None or self.policy != PROGRAMS:
+        if self.make_dispatcher is not None:
             return self.make_dispatcher
-        limits = Limits(gap_s=self.execution_idle_s)
-        return lambda: ByProgram(self.programs, Programs(limits=limits))
+        return find_dispatcher(self.policy, self.programs, Limits(gap_s=self.execution_idle_s))
 
 
 class Gateway:
@@ -131,6 +125,7 @@ class Gateway:
         self,
         config: GatewayConfig,
         clock: ScaledClock,
+        replicas: Replicas,
         pool: Pool,
         forwarder: Forwarder,
         metrics: GatewayMetrics,
@@ -138,6 +133,7 @@ class Gateway:
     ) -> None:
         self._config = config
         self._clock = clock
+        self._replicas = replicas
         self._pool = pool
         self._forwarder = forwarder
         self._metrics = metrics
@@ -175,8 +171,8 @@ class Gateway:
                 raise Refusal(405, f"use POST for {target.path}", code="method_not_allowed")
             body = await self._read(request)
             parsed = parse_request(ENDPOINTS[target.path], body)
-            if parsed.llm not in self._pool.llms:
-                raise unknown_llm(parsed.llm, self._pool.llms)
+            if parsed.llm not in self._replicas.llms:
+                raise unknown_llm(parsed.llm, self._replicas.llms)
         except Refusal as refusal:
             self._metrics.refused(refusal.code)
             raise
@@ -268,13 +264,13 @@ class Gateway:
                 body=self._metrics.page(), headers={"Content-Type": CONTENT_TYPE_LATEST}
             )
         if path == "/v1/models":
-            return _json(models_body(self._pool.llms))
+            return _json(models_body(self._replicas.llms))
         if path.startswith("/v1/models/"):
             name = request.rel_url.path.partition("/v1/models/")[2]
-            for llm in self._pool.llms:
+            for llm in self._replicas.llms:
                 if llm == name:
                     return _json(orjson.dumps(model_entry(llm)))
-            raise unknown_llm(name, self._pool.llms)
+            raise unknown_llm(name, self._replicas.llms)
         raise Refusal(404, f"there is no {path[:200]} here", code="not_found")
 
     def _health(self) -> bytes:
@@ -283,7 +279,7 @@ class Gateway:
                 "replicas": len(replicas.names),
                 "inflight_calls": sum(replicas.inflight(n).calls for n in replicas.names),
             }
-            for llm, replicas in self._pool.replicas.items()
+            for llm, replicas in self._replicas.by_llm.items()
         }
         return orjson.dumps({"status": "ok", "llms": llms})
 
@@ -321,8 +317,9 @@ async def start_gateway(config: GatewayConfig, *, sink: CallSink | None = None) 
     clock = ScaledClock(config.speedup)
     registry = CollectorRegistry()
     async with AsyncExitStack() as stack:
-        pool = await _pool(config, clock, registry, stack)
-        metrics = GatewayMetrics(pool, registry)
+        replicas = Replicas(config.replicas)
+        pool = await _pool(config, replicas, clock, registry, stack)
+        metrics = GatewayMetrics(replicas, registry)
         if sink is None and config.record is not None:
             sink = SqliteTraceStore.open(config.record)
         if sink is None and config.record_content:
@@ -337,7 +334,7 @@ async def start_gateway(config: GatewayConfig, *, sink: CallSink | None = None) 
             recorder = Recorder(sink, counters)
             stack.push_async_callback(asyncio.to_thread, recorder.close)
         forwarder = await stack.enter_async_context(Forwarder(pool, metrics, clock.now_s))
-        gateway = Gateway(config, clock, pool, forwarder, metrics, recorder)
+        gateway = Gateway(config, clock, replicas, pool, forwarder, metrics, recorder)
         server = web.Server(
             gateway.handle,
             handler_cancellation=True,  # a client that leaves frees its place at once
@@ -353,7 +350,11 @@ async def start_gateway(config: GatewayConfig, *, sink: CallSink | None = None) 
 
 
 async def _pool(
-    config: GatewayConfig, clock: ScaledClock, registry: CollectorRegistry, stack: AsyncExitStack
+    config: GatewayConfig,
+    replicas: Replicas,
+    clock: ScaledClock,
+    registry: CollectorRegistry,
+    stack: AsyncExitStack,
 ) -> Pool:
     make = config.dispatcher()
     if make is not None:
@@ -363,14 +364,12 @@ async def _pool(
             hardware=config.hardware,
             kv_tokens=config.kv_tokens,
         )
-        pool = DispatchPool(config.replicas, dispatching, clock, DoorMetrics(registry))
+        pool = DispatchPool(replicas, dispatching, clock, DoorMetrics(registry))
         return await stack.enter_async_context(pool)
-    if config.policy not in POLICIES:
-        raise UnknownNameError("routing policy", config.policy, [*POLICIES, PROGRAMS])
-    make_router = POLICIES[config.policy]
+    make_router = find_policy(config.policy)
     if config.turns is not None:
-        return TurnPool(config.replicas, make_router, time.monotonic, config.turns)
-    return ReplicaPool(config.replicas, make_router, time.monotonic)
+        return TurnPool(replicas, make_router, time.monotonic, config.turns)
+    return ReplicaPool(replicas, make_router, time.monotonic)
 
 
 def is_loopback(host: str) -> bool:

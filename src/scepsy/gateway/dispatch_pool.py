@@ -6,7 +6,7 @@ their clients have got nothing; a call that has lost so many replicas may be wha
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Mapping, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,13 +21,12 @@ from scepsy.gateway.door import Door, DoorLimits, Seat
 from scepsy.gateway.door_metrics import DoorMetrics
 from scepsy.gateway.exchange import Exchange
 from scepsy.gateway.identify import clean_name
-from scepsy.gateway.pool import Failure, Replica
+from scepsy.gateway.pool import Failure, Replica, Replicas
 from scepsy.model.execution import CallStatus, ExecutionId, ReplicaName
 from scepsy.model.prompt import count_tokens
 from scepsy.model.workflow import LlmName
 from scepsy.policy.dispatch import CallResult, Capacity, MakeDispatcher
 from scepsy.policy.program import NO_TENANT, NO_TOOL, ToolName
-from scepsy.policy.replicas import ReplicaSet
 from scepsy.policy.route import CallView
 
 SENDS = 3
@@ -61,7 +60,7 @@ class DispatchPool:
 
     def __init__(
         self,
-        replicas: Sequence[Replica],
+        replicas: Replicas,
         config: DispatchConfig,
         clock: ScaledClock,
         metrics: DoorMetrics,
@@ -69,13 +68,10 @@ class DispatchPool:
         """No replica is up."""
         self._config = config
         self._metrics = metrics
-        self._replicas = {replica.name: replica for replica in replicas}
-        self._sets: dict[LlmName, ReplicaSet] = {}
-        for replica in replicas:
-            self._sets.setdefault(replica.llm, ReplicaSet()).add(replica.name)
+        self._replicas = replicas
         self._doors = {
             llm: Door(config.make_dispatcher(), clock, config.limits, partial(metrics.sent, llm))
-            for llm in self._sets
+            for llm in replicas.llms
         }
         for llm, door in self._doors.items():
             metrics.watch(llm, door)
@@ -90,8 +86,8 @@ class DispatchPool:
             connector=aiohttp.TCPConnector(limit=0, force_close=True),
             timeout=aiohttp.ClientTimeout(total=WATCH_S),
         )
-        await asyncio.gather(*map(self._look, self._replicas.values()))
-        self._watches = [asyncio.create_task(self._watch(r)) for r in self._replicas.values()]
+        await asyncio.gather(*map(self._look, self._replicas))
+        self._watches = [asyncio.create_task(self._watch(r)) for r in self._replicas]
         return self
 
     async def __aexit__(
@@ -108,16 +104,6 @@ class DispatchPool:
             door.stop()
         await self._session.close()
 
-    @property
-    def llms(self) -> Set[LlmName]:
-        """The LLMs that are served."""
-        return self._sets.keys()
-
-    @property
-    def replicas(self) -> Mapping[LlmName, ReplicaSet]:
-        """The replicas of each LLM, up or not, and what is in flight on them now."""
-        return self._sets
-
     # ---- Calls
 
     @asynccontextmanager
@@ -133,23 +119,21 @@ class DispatchPool:
             Refusal: too many calls wait, or this one has waited for too long.
             Failure: the replica was lost before the client got anything.
         """
-        door, among = self._doors[exchange.llm], self._sets[exchange.llm]
+        door = self._doors[exchange.llm]
         self._metrics.told(exchange.told)
         seat = await door.enter(self._view(exchange))
         assert seat.replica is not None
-        replica = self._replicas[seat.replica]
         exchange.on_begun = seat.begun
         exchange.on_first_token = partial(door.first_token, seat)
-        among.started(replica.name, exchange.prompt_tokens)
         try:
-            async with self._unless_lost(seat, replica):
-                yield replica
+            with self._replicas.occupied(seat.replica, exchange.prompt_tokens) as replica:
+                async with self._unless_lost(seat, replica):
+                    yield replica
         finally:
             exchange.on_begun = exchange.on_first_token = None
-            among.ended(replica.name, exchange.prompt_tokens)
             door.leave(seat, _result(exchange))
             if exchange.status is CallStatus.ERROR:
-                self._judge(replica)
+                self._judge(self._replicas[seat.replica])
 
     @asynccontextmanager
     async def _unless_lost(self, seat: Seat, replica: Replica) -> AsyncIterator[None]:

@@ -5,22 +5,22 @@ from functools import partial
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from scepsy.gateway.identify import Rung
-from scepsy.gateway.pool import Pool
-from scepsy.model.execution import CallStatus, ReplicaName
+from scepsy.gateway.pool import Replica, Replicas
+from scepsy.model.execution import CallStatus
 from scepsy.model.workflow import LlmName
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
 
 
-def _inflight(pool: Pool, llm: LlmName, name: ReplicaName) -> float:
-    return pool.replicas[llm].inflight(name).calls
+def _inflight(replicas: Replicas, replica: Replica) -> float:
+    return replicas.by_llm[replica.llm].inflight(replica.name).calls
 
 
 class GatewayMetrics:
     """The gateway's own registry: nothing else of the process shows up in it."""
 
-    def __init__(self, pool: Pool, registry: CollectorRegistry | None = None) -> None:
-        """Make the metrics; what is in flight is read from the pool when they are scraped."""
+    def __init__(self, replicas: Replicas, registry: CollectorRegistry | None = None) -> None:
+        """Make the metrics; what is in flight is read when they are scraped."""
         self.registry = registry or CollectorRegistry()
         self._calls = self._counter("calls", "Calls that ended", "llm", "status")
         self._refused = self._counter("refused", "Requests refused before routing", "code")
@@ -45,9 +45,9 @@ class GatewayMetrics:
             ("llm", "replica"),
             registry=self.registry,
         )
-        for llm, replicas in pool.replicas.items():
-            for name in replicas.names:
-                inflight.labels(llm, name).set_function(partial(_inflight, pool, llm, name))
+        for replica in replicas:
+            looks = partial(_inflight, replicas, replica)
+            inflight.labels(replica.llm, replica.name).set_function(looks)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"scepsy_gateway_{name}", text, labels, registry=self.registry)

@@ -1,6 +1,6 @@
 """The replicas, what is in flight on each, and which one gets the next call."""
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -52,6 +52,44 @@ def parse_replicas(texts: Sequence[str]) -> tuple[Replica, ...]:
     return tuple(replicas)
 
 
+class Replicas:
+    """All replicas of a gateway, and what is in flight on them: counted once, for all who ask."""
+
+    def __init__(self, replicas: Iterable[Replica]) -> None:
+        """Nothing is in flight."""
+        self._by_name = {replica.name: replica for replica in replicas}
+        self._by_llm: dict[LlmName, ReplicaSet] = {}
+        for replica in self:
+            self._by_llm.setdefault(replica.llm, ReplicaSet()).add(replica.name)
+
+    def __iter__(self) -> Iterator[Replica]:
+        return iter(self._by_name.values())
+
+    def __getitem__(self, name: ReplicaName) -> Replica:
+        return self._by_name[name]
+
+    @property
+    def llms(self) -> Set[LlmName]:
+        """The LLMs that are served."""
+        return self._by_llm.keys()
+
+    @property
+    def by_llm(self) -> Mapping[LlmName, ReplicaSet]:
+        """The replicas of each LLM, up or not."""
+        return self._by_llm
+
+    @contextmanager
+    def occupied(self, name: ReplicaName, prompt_tokens: int) -> Iterator[Replica]:
+        """A call is in flight on a replica until the block ends, however that is."""
+        replica = self._by_name[name]
+        among = self._by_llm[replica.llm]
+        among.started(name, prompt_tokens)
+        try:
+            yield replica
+        finally:
+            among.ended(name, prompt_tokens)
+
+
 class Failure(Exception):  # noqa: N818 - an outcome, not a fault
     """A replica gave a call no answer, and the client has got nothing yet."""
 
@@ -71,16 +109,6 @@ class Pool(Protocol):
     @property
     def reads_hints(self) -> bool:
         """Whether what clients say ahead is of use."""
-        ...
-
-    @property
-    def llms(self) -> Set[LlmName]:
-        """The LLMs that are served."""
-        ...
-
-    @property
-    def replicas(self) -> Mapping[LlmName, ReplicaSet]:
-        """The replicas of each LLM, and what is in flight on them now."""
         ...
 
     def place(
@@ -104,34 +132,18 @@ class Pool(Protocol):
 
 
 class ReplicaPool:
-    """Sends each call when it comes, to where a router says.
-
-    Knows what is in flight, exactly: a call counts from its lease to the end of the block.
-    """
+    """Sends each call when it comes, to where a router says."""
 
     reads_hints = False
 
     def __init__(
-        self, replicas: Sequence[Replica], make_router: MakeRouter, now_s: Callable[[], float]
+        self, replicas: Replicas, make_router: MakeRouter, now_s: Callable[[], float]
     ) -> None:
         """Take the replicas, what makes a router for each LLM, and a clock of real seconds."""
         self._now_s = now_s
-        self._replicas = {replica.name: replica for replica in replicas}
+        self._replicas = replicas
         self._avoid_until_s: dict[ReplicaName, float] = {}
-        self._sets: dict[LlmName, ReplicaSet] = {}
-        for replica in replicas:
-            self._sets.setdefault(replica.llm, ReplicaSet()).add(replica.name)
-        self._routers = {llm: make_router() for llm in self._sets}
-
-    @property
-    def llms(self) -> Set[LlmName]:
-        """The LLMs that are served."""
-        return self._sets.keys()
-
-    @property
-    def replicas(self) -> Mapping[LlmName, ReplicaSet]:
-        """The replicas of each LLM, and what is in flight on them now."""
-        return self._sets
+        self._routers = {llm: make_router() for llm in replicas.llms}
 
     @contextmanager
     def lease(
@@ -142,14 +154,11 @@ class ReplicaPool:
         Raises:
             NoReplicaLeft: all are in ``without``.
         """
-        among, router = self._sets[llm], self._routers[llm]
+        among, router = self._replicas.by_llm[llm], self._routers[llm]
         name = router.choose(call, among, self._without(among, without))
         router.started(call, name)
-        among.started(name, call.prompt_tokens)
-        try:
-            yield self._replicas[name]
-        finally:
-            among.ended(name, call.prompt_tokens)
+        with self._replicas.occupied(name, call.prompt_tokens) as replica:
+            yield replica
 
     @asynccontextmanager
     async def place(

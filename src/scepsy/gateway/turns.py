@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from scepsy.errors import InputError, UnknownNameError
 from scepsy.gateway.exchange import Exchange
 from scepsy.gateway.openai import parse_replica_url
-from scepsy.gateway.pool import Replica, ReplicaPool
+from scepsy.gateway.pool import Replica, ReplicaPool, Replicas
 from scepsy.model.execution import CallStatus, ReplicaName
 from scepsy.model.plan import Allocation, Plan
 from scepsy.model.workflow import LlmName
@@ -75,14 +75,14 @@ class TurnPool(ReplicaPool):
 
     def __init__(
         self,
-        replicas: Sequence[Replica],
+        replicas: Replicas,
         make_router: MakeRouter,
         now_s: Callable[[], float],
         turns: Turns,
     ) -> None:
         """As ``ReplicaPool``; LLMs that take no turns are routed as there."""
         super().__init__(replicas, make_router, now_s)
-        self._group = TurnGroup.of(turns.together, turns.costs, self._sets)
+        self._group = TurnGroup.of(turns.together, turns.costs, replicas.by_llm)
         self._routers = self._group.routers(self._routers)
 
     @asynccontextmanager
@@ -105,4 +105,4 @@ class TurnPool(ReplicaPool):
                 exchange.on_first_token = None
                 answers()
                 if exchange.status is CallStatus.OK:
-                    self._sets[exchange.llm].answered(exchange.output_tokens)
+                    self._replicas.by_llm[exchange.llm].answered(exchange.output_tokens)

@@ -13,18 +13,16 @@ from scepsy.gateway.hints import FIELDS
 from scepsy.gateway.identify import Rung
 from scepsy.gateway.metrics import GatewayMetrics
 from scepsy.gateway.openai import ENDPOINTS
-from scepsy.gateway.pool import ReplicaPool, parse_replicas
+from scepsy.gateway.pool import Replicas, parse_replicas
 from scepsy.model.execution import CallStatus
 from scepsy.policy.dispatch_settings import Settings
-from scepsy.policy.route import LeastLoaded
 
 ROOT = Path(__file__).parents[3]
 GUIDE = (ROOT / "docs/guides/gateway.md").read_text()
 
 
 def metrics():
-    pool = ReplicaPool(parse_replicas(["m=http://a"]), LeastLoaded, lambda: 0.0)
-    made = GatewayMetrics(pool)
+    made = GatewayMetrics(Replicas(parse_replicas(["m=http://a"])))
     DoorMetrics(made.registry)
     page = made.page().decode()
     return [name for name in re.findall(r"^# TYPE (\S+)", page, re.M) if "_created" not in name]

@@ -1,7 +1,7 @@
 import pytest
 
 from scepsy.errors import InputError
-from scepsy.gateway.pool import AVOID_S, ReplicaPool, parse_replicas
+from scepsy.gateway.pool import AVOID_S, ReplicaPool, Replicas, parse_replicas
 from scepsy.policy.replicas import NoReplicaLeft
 from scepsy.policy.route import CallView, LeastLoaded
 
@@ -21,12 +21,17 @@ def clock():
 
 
 @pytest.fixture
-def pool(clock):
-    return ReplicaPool(parse_replicas(["m=http://a", "m=http://b"]), LeastLoaded, clock)
+def replicas():
+    return Replicas(parse_replicas(["m=http://a", "m=http://b"]))
 
 
-def inflight(pool):
-    among = pool.replicas["m"]
+@pytest.fixture
+def pool(replicas, clock):
+    return ReplicaPool(replicas, LeastLoaded, clock)
+
+
+def inflight(replicas):
+    among = replicas.by_llm["m"]
     found = [among.inflight(name) for name in among.names]
     return [(each.calls, each.tokens) for each in found]
 
@@ -56,21 +61,30 @@ def test_bad_replicas_are_input_errors(texts, message):
         parse_replicas(texts)
 
 
-def test_a_lease_counts_while_it_is_held(pool):
+def test_replicas_are_there_by_name_and_by_llm():
+    replicas = Replicas(parse_replicas(["m=http://a", "n=http://a", "m=http://b"]))
+
+    assert [replica.name for replica in replicas] == ["m-0", "n-0", "m-1"]
+    assert replicas["m-1"].url == "http://b"
+    assert set(replicas.llms) == {"m", "n"}
+    assert list(replicas.by_llm["m"].names) == ["m-0", "m-1"]
+
+
+def test_a_lease_counts_while_it_is_held(pool, replicas):
     with pool.lease("m", CALL) as first:
         with pool.lease("m", CALL) as second:
             assert (first.name, second.name) == ("m-0", "m-1")
-            assert inflight(pool) == [(1, 10), (1, 10)]
-        assert inflight(pool) == [(1, 10), (0, 0)]
-    assert inflight(pool) == [(0, 0), (0, 0)]
+            assert inflight(replicas) == [(1, 10), (1, 10)]
+        assert inflight(replicas) == [(1, 10), (0, 0)]
+    assert inflight(replicas) == [(0, 0), (0, 0)]
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, GeneratorExit])
-def test_a_lease_is_given_back_however_it_ends(pool, error):
+def test_a_lease_is_given_back_however_it_ends(pool, replicas, error):
     with pytest.raises(error), pool.lease("m", CALL):
         raise error
 
-    assert inflight(pool) == [(0, 0), (0, 0)]
+    assert inflight(replicas) == [(0, 0), (0, 0)]
 
 
 def test_replicas_can_be_left_out_until_none_is_left(pool):

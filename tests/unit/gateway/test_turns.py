@@ -2,16 +2,17 @@ import pytest
 
 from scepsy.errors import InputError, MissingError, UnknownNameError
 from scepsy.gateway.answer import Answer, Usage
-from scepsy.gateway.app import PROGRAMS, GatewayConfig
+from scepsy.gateway.app import GatewayConfig
 from scepsy.gateway.exchange import Exchange
 from scepsy.gateway.identify import Identity, Rung
-from scepsy.gateway.pool import Replica
+from scepsy.gateway.pool import Replica, Replicas
 from scepsy.gateway.turns import TurnPool, Turns, planned_replicas, planned_turns
 from scepsy.model.cluster import regular_cluster
 from scepsy.model.execution import CallStatus, Endpoint
 from scepsy.model.plan import Allocation, Plan, Prediction, ReplicaGroup
 from scepsy.model.workflow import LlmName
 from scepsy.place.pack import pack
+from scepsy.policy.by_name import PROGRAMS
 from scepsy.policy.route import LeastLoaded, PrefixAware
 from scepsy.policy.turns import StepCost
 from scepsy.profiles.catalog import find_gpu_type
@@ -30,8 +31,13 @@ REPLICAS = tuple(
 
 
 @pytest.fixture
-def pool():
-    return TurnPool(REPLICAS, LeastLoaded, lambda: 0.0, TURNS)
+def replicas():
+    return Replicas(REPLICAS)
+
+
+@pytest.fixture
+def pool(replicas):
+    return TurnPool(replicas, LeastLoaded, lambda: 0.0, TURNS)
 
 
 def exchange(llm=A, prompt=b"x" * 4000):
@@ -77,27 +83,27 @@ async def test_a_prompt_waits_until_the_first_token_or_the_end(pool):
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-async def test_nothing_waits_any_more_however_a_call_ends(pool, error):
+async def test_nothing_waits_any_more_however_a_call_ends(pool, replicas, error):
     with pytest.raises(error):
         async with pool.place(exchange(), without=frozenset()):
             raise error
 
     assert waiting(pool)["a-0"] == 0
-    assert pool.replicas[A].inflight("a-0").calls == 0
+    assert replicas.by_llm[A].inflight("a-0").calls == 0
 
 
-async def test_answers_that_came_count_for_how_long_they_are(pool):
+async def test_answers_that_came_count_for_how_long_they_are(pool, replicas):
     for status, tokens in ((CallStatus.OK, 30), (CallStatus.ERROR, 1), (CallStatus.OK, 50)):
         call = exchange()
         async with pool.place(call, without=frozenset()):
             call.status, call.answer = status, Answer(usage=Usage(output_tokens=tokens))
 
-    assert pool.replicas[A].answer_tokens == 40
-    assert pool.replicas[B].answer_tokens == 0
+    assert replicas.by_llm[A].answer_tokens == 40
+    assert replicas.by_llm[B].answer_tokens == 0
 
 
 async def test_what_is_cached_counts_where_the_plans_policy_looks_at_it():
-    pool = TurnPool(REPLICAS, PrefixAware, lambda: 0.0, TURNS)
+    pool = TurnPool(Replicas(REPLICAS), PrefixAware, lambda: 0.0, TURNS)
     async with pool.place(exchange(), without={"a-0"}) as replica:
         assert replica.name == "a-1"
     assert await picked(pool, A) == "a-1"
