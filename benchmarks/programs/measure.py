@@ -16,6 +16,7 @@ from benchmarks.programs.scenario import (
 )
 from benchmarks.programs.sessions import LLM
 from benchmarks.programs.systems import System
+from benchmarks.programs.trouble import Clients, troubled
 from scepsy.model.execution import ReplicaName
 from scepsy.model.workflow import LlmName
 from scepsy.policy.route import CallView
@@ -146,10 +147,13 @@ def measure(
         seed: decides which executions come when.
         belady: whether to compare what is computed with the optimum of retention.
     """
+    life_s, scripts = scenario.life_s, scenario.executions.scripts
+    source = Users(scripts, users=scenario.users, within_s=life_s, seed=seed)
+    if scenario.trouble is not None:
+        clients = Clients(source.taken, scripts, seed)
+        system = troubled(system, scenario.trouble, clients, scenario.trouble_s)
     fleet = system.fleet(LLM, scenario.spec, scenario.replicas)
     watched = Watched(fleet, scenario, keeps=belady)
-    life_s = scenario.life_s
-    source = Users(scenario.executions.scripts, users=scenario.users, within_s=life_s, seed=seed)
     cpu_s = process_time()
     simulation = _Faulty(source, watched, fleet, scenario, system)
     until_s = MAX_LIVES * max(1.0, scenario.pressure) * life_s

@@ -46,12 +46,16 @@ class Scenario:
     """Coefficient of variation of gaps that are drawn anew; None: as recorded."""
     loses: bool = False
     """Whether a replica is lost for a time."""
+    trouble: str | None = None
+    """One of ``benchmarks.programs.trouble``."""
 
     @property
     def name(self) -> str:
         drawn = "" if self.gap_cv is None else f"-cv{self.gap_cv:g}"
         lost = "-loss" if self.loses else ""
-        return f"{self.workload}-{self.gpu}-{self.replicas}-{self.pressure:g}{drawn}{lost}"
+        trouble = "" if self.trouble is None else f"-{self.trouble}"
+        cell = f"{self.workload}-{self.gpu}-{self.replicas}-{self.pressure:g}"
+        return f"{cell}{drawn}{lost}{trouble}"
 
     @property
     def executions(self) -> Workload:
@@ -61,11 +65,16 @@ class Scenario:
 
     @property
     def faults(self) -> tuple[Fault, ...]:
-        """The first replica is gone for a time, about when what counts begins to arrive."""
+        """The first replica is gone for a time."""
         if not self.loses:
             return ()
-        at_s = self.life_s * max(1.0, self.pressure)
+        at_s = self.trouble_s
         return (Fault(at_s, LLM, replica_names(LLM, 1)[0], at_s + LOST_S),)
+
+    @property
+    def trouble_s(self) -> float:
+        """About when what counts begins to arrive."""
+        return self.life_s * max(1.0, self.pressure)
 
     @property
     def life_s(self) -> float:
@@ -196,13 +205,15 @@ class Users:
         rng = Random(seed)
         self._ready = sorted(rng.uniform(0.0, within_s) for _ in range(users))  # a heap
         self._order = shuffled_rounds(scripts, rng)
+        self.taken: list[Script] = []
 
     @property
     def next_s(self) -> float:
         return self._ready[0] if self._ready else float("inf")
 
     def take(self) -> Arrival:
-        return Arrival(heappop(self._ready), next(self._order))
+        self.taken.append(next(self._order))
+        return Arrival(heappop(self._ready), self.taken[-1])
 
     def ended(self, now_s: float) -> None:
         heappush(self._ready, now_s)

@@ -5,6 +5,7 @@ All run the same simulated engine with prefix caching. A new system is one line 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from scepsy.errors import UnknownNameError
 from scepsy.model.workflow import LlmName
@@ -43,13 +44,17 @@ class System:
         )
 
 
+@runtime_checkable
+class Keeper(Protocol):
+    """A dispatcher that engines ask."""
+
+    def is_kept(self, program: str) -> bool:
+        """Whether a program's blocks are to stay while there are others to forget."""
+        ...
+
+
 def _kept(_spec: EngineSpec, dispatcher: Dispatcher) -> Retention:
-    assert isinstance(dispatcher, Continuum)
-    return KeptLru(dispatcher.is_kept)
-
-
-def _ours_kept(_spec: EngineSpec, dispatcher: Dispatcher) -> Retention:
-    assert isinstance(dispatcher, ByProgram)
+    assert isinstance(dispatcher, Keeper)
     return KeptLru(dispatcher.is_kept)
 
 
@@ -66,7 +71,7 @@ SYSTEMS: Mapping[str, System] = {
     "thunder-agent": System(dispatcher=ThunderAgent),
     "continuum": System(dispatcher=Continuum, retention=_kept),
     "saga": System(dispatcher=Saga, retention=_wa_lru),
-    "ours": System(dispatcher=ByProgram, retention=_ours_kept),
+    "ours": System(dispatcher=ByProgram, retention=_kept),
     "ours-lru": System(dispatcher=ByProgram),
     "prefix-aware": System(dispatcher=lambda: AtOnce(PrefixAware())),
 }

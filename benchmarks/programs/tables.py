@@ -64,6 +64,19 @@ def faster(runs: dict[str, list[Run]], system: str, base: str) -> Mean | None:
     return Mean(value, value * (exp(logs.half) - 1), logs.count)
 
 
+def slower(runs: Sequence[Run], base: Sequence[Run]) -> Mean:
+    """By what factor tasks take longer than in other runs, of the same seeds."""
+    bases = {run.seed: run.task_s for run in base}
+    logs = mean_of([log(run.task_s / bases[run.seed]) for run in runs if run.seed in bases])
+    value = exp(logs.value)
+    return Mean(value, value * (exp(logs.half) - 1), logs.count)
+
+
+def tails_over(runs: Sequence[Run], base: Sequence[Run]) -> tuple[float, float]:
+    """p99 of task time and TTFT over those of other runs."""
+    return pooled_p99_s(runs) / pooled_p99_s(base), _p99_ttft_s(runs) / _p99_ttft_s(base)
+
+
 def tail(
     runs: dict[str, list[Run]], system: str, base: str, figure: Callable[[Sequence[Run]], float]
 ) -> float | None:
@@ -121,6 +134,11 @@ def _mean(runs: Sequence[Run], figure: Figure) -> Mean:
 
 def _geometric(values: Sequence[float]) -> float:
     return exp(sum(map(log, values)) / len(values))
+
+
+def shown(runs: Sequence[Run]) -> str:
+    """Their task time (s)."""
+    return _shown(_mean(runs, lambda run: run.task_s))
 
 
 def _shown(mean: Mean) -> str:
