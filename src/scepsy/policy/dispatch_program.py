@@ -35,7 +35,7 @@ class ByProgram:
     def __init__(self, settings: Settings | None = None, programs: Programs | None = None) -> None:
         """No replica is up, and nothing is known of programs but what is given."""
         self.settings = settings or Settings()
-        self.programs = programs or Programs(LearnedGaps())
+        self.programs = Programs(LearnedGaps()) if programs is None else programs
         self._replicas: dict[ReplicaName, Replica] = {}
         self._changed: dict[Replica, None] = {}
         """Where more may fit than when the door was tried last."""
