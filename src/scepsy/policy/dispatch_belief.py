@@ -12,11 +12,12 @@ from typing import Protocol
 from scepsy.model.execution import ReplicaName
 from scepsy.policy.dispatch import Capacity
 
-_MARKS = (8, 7, 6, 4, 2, 1)
-"""Eighths of a chain at which its block is remembered: where a prompt that was cut short, or that
+_EIGHTHS = (8, 7, 6, 4, 2, 1)
+"""Of a chain at which its block is remembered: where a prompt that was cut short, or that
 another agent goes on with, leaves a context is found to so much."""
 _SLOWER = 2.0
 """How much longer prompts take beside answers: what is assumed until a first token is seen."""
+_INF = float("inf")
 _SHRINK, _GROW, _LEAST = 0.97, 1.0005, 0.5
 """What a replica is taken to keep, after a context that was not there, and after one that was."""
 
@@ -31,13 +32,15 @@ class Context:
     """KV of one agent. It is idle, or calls that extend it run; then it belongs to them."""
 
     __slots__ = (
-        "calls", "claim_until_s", "is_idle", "marks", "on_host", "replica", "tokens", "turn",
+        "_length", "_marks", "calls", "claim_until_s", "is_idle", "on_host", "replica", "tokens",
+        "turn",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.replica: Replica | None = None
         self.tokens = 0
-        self.marks: tuple[tuple[int, int], ...] = ()
+        self._length = 0  # of the chain that it had, and some of its blocks
+        self._marks: tuple[int, ...] = ()
         self.calls = 0
         self.claim_until_s = -1.0  # while it has one: until then no call at the door gets its room
         self.turn = 0  # counts claims; only the last one holds
@@ -52,14 +55,20 @@ class Context:
 
     def remember(self, blocks: Sequence[int]) -> None:
         """Of a call that ended: ids of some of its prompt's blocks, from the last on."""
-        depths = dict.fromkeys(len(blocks) * eighths // 8 for eighths in _MARKS)
-        self.marks = tuple((depth, blocks[depth - 1]) for depth in depths if depth)
+        length = self._length = len(blocks)
+        self._marks = () if not length else (
+            blocks[-1], blocks[length * 7 // 8 - 1], blocks[length * 6 // 8 - 1],
+            blocks[length // 2 - 1], blocks[length // 4 - 1], blocks[length // 8 - 1],
+        )  # fmt: skip
 
     def shared_blocks(self, blocks: Sequence[int]) -> int:
         """How many of a prompt's blocks, from the first on, it surely has."""
-        there = len(blocks)
-        for depth, block in self.marks:
-            if depth <= there and blocks[depth - 1] == block:
+        length, there = self._length, len(blocks)
+        if 0 < length <= there and blocks[length - 1] == self._marks[0]:
+            return length
+        for eighths, mark in zip(_EIGHTHS, self._marks, strict=False):
+            depth = length * eighths // 8
+            if 0 < depth <= there and blocks[depth - 1] == mark:
                 return depth
         return 0
 
@@ -69,20 +78,40 @@ class Replica:
 
     __slots__ = (
         "_claimed_last", "_trust", "busy_until_s", "capacity", "claimed_tokens", "computing",
-        "host", "host_tokens", "idle", "idle_tokens", "kv_tokens", "name", "running",
-        "running_tokens", "seqs", "waiting",
+        "free_tokens", "host", "host_tokens", "idle", "idle_tokens", "kv_tokens", "name",
+        "room_tokens", "running", "running_tokens", "seqs", "used_tokens", "waiting",
     )  # fmt: skip
 
-    def __init__(self, name: ReplicaName, capacity: Capacity, *, claimed_last: bool = True) -> None:
-        """Nothing is there; contexts with a claim are taken to be forgotten last, if it is so."""
+    def __init__(
+        self,
+        name: ReplicaName,
+        capacity: Capacity,
+        *,
+        fill_fraction: float = 1.0,
+        claimed_last: bool = True,
+    ) -> None:
+        """Nothing is there.
+
+        Args:
+            name: how it is called.
+            capacity: what it holds.
+            fill_fraction: of its KV, that calls and claims may take up.
+            claimed_last: contexts with a claim are taken to be forgotten last.
+        """
         self.name, self.capacity = name, capacity
         self.kv_tokens, self.seqs = capacity.kv_tokens, capacity.seqs
+        self.room_tokens = fill_fraction * capacity.kv_tokens
+        self.free_tokens = _INF
+        """Of that, neither used nor claimed: a call of at most so many fits. Where nothing runs
+        any call does."""
         self.running: dict[str, Running] = {}
         self.running_tokens = 0
         self.computing = 0  # calls whose prompts are not computed yet
         self.busy_until_s = float("-inf")  # with those
         self.idle: OrderedDict[Context, None] = OrderedDict()  # on the GPU, the oldest first
         self.idle_tokens = self.claimed_tokens = 0
+        self.used_tokens = 0
+        """By running calls and claims."""
         self.host: OrderedDict[Context, None] = OrderedDict()
         self.host_tokens = 0
         self.waiting: deque[str] = deque()  # calls whose context is here
@@ -96,7 +125,7 @@ class Replica:
         """
         if not self.running:
             return True
-        used = self.running_tokens + self.claimed_tokens + need_tokens
+        used = self.used_tokens + need_tokens
         return used <= room_tokens and len(self.running) < self.seqs
 
     def could_fit(self, need_tokens: int, room_tokens: float) -> bool:
@@ -112,6 +141,7 @@ class Replica:
         """A call was sent, and older contexts may go for it."""
         self.running[call_id] = call
         self.running_tokens += call.need_tokens
+        self._weigh()
         self.computing += 1
         self.busy_until_s = max(now_s, self.busy_until_s) + _SLOWER * prefill_s
         keeps = self.kv_tokens * self._trust
@@ -127,6 +157,7 @@ class Replica:
     def end(self, call_id: str) -> None:
         """A call has left."""
         self.running_tokens -= self.running.pop(call_id).need_tokens
+        self._weigh()
 
     def found(self, *, as_believed: bool) -> None:
         """Whether a context that was believed to be here was."""
@@ -145,6 +176,7 @@ class Replica:
         context.claim_until_s = until_s
         context.turn += 1
         self.claimed_tokens += context.tokens
+        self._weigh()
 
     def unclaim(self, context: Context) -> None:
         """They do."""
@@ -152,6 +184,7 @@ class Replica:
             context.claim_until_s = -1.0
             context.turn += 1
             self.claimed_tokens -= context.tokens
+            self._weigh()
 
     def revoke(self, need_tokens: int, room_tokens: float, spared: Context | None) -> None:
         """Let a call that could fit do so, by taking claims from the oldest on."""
@@ -163,7 +196,8 @@ class Replica:
 
     def release(self, context: Context) -> None:
         """It is not idle here any more: a call uses it, or nobody will."""
-        self.unclaim(context)
+        if context.claim_until_s >= 0:
+            self.unclaim(context)
         if context.on_host:
             del self.host[context]
             self.host_tokens -= context.tokens
@@ -176,6 +210,16 @@ class Replica:
         """Its KV is gone, as far as is known."""
         self.release(context)
         context.replica = None
+
+    def _weigh(self) -> None:
+        calls, used_tokens = len(self.running), self.running_tokens + self.claimed_tokens
+        self.used_tokens = used_tokens
+        if not calls:
+            self.free_tokens = _INF
+        elif calls >= self.seqs:
+            self.free_tokens = -_INF
+        else:
+            self.free_tokens = self.room_tokens - used_tokens
 
     def _next_to_go(self) -> Context:
         if self._claimed_last:

@@ -15,6 +15,11 @@ _DECODES = 4
 """Calls that are taken to share a decode step, where the work of an answer is counted."""
 
 
+_OUTPUT_TOKENS = 300.0
+"""Of an answer, before any was seen."""
+_MOST_SHARED_FRACTION = 0.9
+
+
 class Place(Enum):
     """Where a call is."""
 
@@ -37,17 +42,33 @@ class Live:
         self.is_over = False
 
 
+class Means:
+    """Of the calls of one workflow and role: what was seen of them so far."""
+
+    __slots__ = ("output_tokens", "shared_tokens")
+
+    def __init__(self) -> None:
+        self.output_tokens, self.shared_tokens = _OUTPUT_TOKENS, 0.0
+
+    def shared_of(self, prompt_tokens: int) -> int:
+        """Of so many: what other executions begin with too, and that counts once for all."""
+        return int(min(self.shared_tokens, _MOST_SHARED_FRACTION * prompt_tokens))
+
+
 class Waiting:
     """A call, from its arrival to its end."""
 
     __slots__ = (
         "arrived_s", "cached_tokens", "cold_s", "context", "due_s", "is_computing", "is_tried",
-        "is_waiting", "is_warm", "live", "need_tokens", "place", "replica", "serial", "turn_s",
-        "view",
+        "is_waiting", "is_warm", "live", "means", "need_tokens", "place", "replica", "serial",
+        "turn_s", "view",
     )  # fmt: skip
 
-    def __init__(self, view: CallView, live: Live, arrived_s: float, serial: int) -> None:
-        self.view, self.live, self.arrived_s, self.serial = view, live, arrived_s, serial
+    def __init__(
+        self, view: CallView, live: Live, means: Means, arrived_s: float, serial: int
+    ) -> None:
+        self.view, self.live, self.means = view, live, means
+        self.arrived_s, self.serial = arrived_s, serial
         self.context: Context | None = None  # what it extends
         self.cached_tokens = 0  # of its prompt, in that
         self.need_tokens = view.prompt_tokens  # room that it takes

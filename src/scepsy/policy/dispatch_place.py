@@ -9,15 +9,55 @@ from scepsy.policy.dispatch_settings import Settings
 _INF = float("inf")
 
 
-def soonest(now_s: float, replicas: Iterable[Replica]) -> Replica | None:
-    """Where a prompt is computed soonest; of equal ones the emptiest, then the first."""
-    best, best_key = None, (_INF, _INF)
+def soonest(
+    now_s: float,
+    latest_s: float,
+    need_tokens: float,
+    replicas: Iterable[Replica],
+    busy: dict[Replica, None],
+) -> Replica | None:
+    """Where a prompt is computed soonest; of equal ones the emptiest, then the first.
+
+    Args:
+        now_s: where computing may begin now, it does not matter since when.
+        latest_s: where it begins later, the call does not go; such replicas are added to ``busy``.
+        need_tokens: room that must be free.
+        replicas: among which is chosen.
+        busy: see above.
+    """
+    best, least_s, least_tokens = None, _INF, _INF
     for replica in replicas:
-        ahead_s = max(0.0, replica.busy_until_s - now_s)
-        key = (ahead_s, replica.running_tokens + replica.claimed_tokens)
-        if key < best_key:
-            best, best_key = replica, key
+        if replica.free_tokens < need_tokens:
+            continue
+        begins_s = replica.busy_until_s
+        if begins_s > latest_s:
+            busy[replica] = None
+            continue
+        begins_s = max(begins_s, now_s)
+        if begins_s <= least_s:
+            used_tokens = replica.used_tokens
+            if begins_s < least_s or used_tokens < least_tokens:
+                best, least_s, least_tokens = replica, begins_s, used_tokens
     return best
+
+
+def fit_nowhere(
+    calls: Iterable[Waiting], replicas: Iterable[Replica], shared_tokens: float
+) -> bool:
+    """Whether none of the calls has room where there may be more now.
+
+    Args:
+        calls: those that had none when they were tried last.
+        replicas: where there may be more since.
+        shared_tokens: of prompts, that count once for all calls of a replica.
+    """
+    free_tokens = -_INF
+    for replica in replicas:
+        free_tokens = max(free_tokens, replica.free_tokens)
+    for call in calls:
+        if call.need_tokens + shared_tokens <= free_tokens or call.context is not None:
+            return False
+    return True
 
 
 def emptiest(replicas: Iterable[Replica]) -> Replica:

@@ -16,7 +16,7 @@ from scepsy.policy.dispatch_belief import Context, Replica
 from scepsy.policy.dispatch_call import Place, Waiting, as_arrived, as_ended, work_s
 from scepsy.policy.dispatch_contexts import Contexts, match
 from scepsy.policy.dispatch_estimates import Estimates
-from scepsy.policy.dispatch_place import bound_to, emptiest, soonest, without_claims
+from scepsy.policy.dispatch_place import bound_to, emptiest, fit_nowhere, soonest, without_claims
 from scepsy.policy.dispatch_settings import Settings
 from scepsy.policy.learned import LearnedGaps
 from scepsy.policy.program import TenantName
@@ -40,19 +40,17 @@ class ByProgram:
         self._changed: dict[Replica, None] = {}
         """Where more may fit than when the door was tried last."""
         self._contexts = Contexts(self.settings, self.programs, self._changed)
-        self._busy: dict[Replica, None] = {}
-        """Where the door was closed only as prompts were being computed."""
+        self._busy: dict[Replica, None] = {}  # closed to the door only as prompts are computed
         self._waiting: dict[str, Waiting] = {}
         self._due: list[tuple[float, int, Waiting]] = []  # a heap, also of calls that have left
         self._backlog_s = 0.0  # to compute the prompts of all that wait
         self._sent: dict[str, Waiting] = {}
         self._door: FairQueue[Waiting] = FairQueue(self.settings.weights)
-        self._stuck: dict[Replica, None] = {}
-        """Replicas that have no room for a call whose context they have."""
+        self._stuck: dict[Replica, None] = {}  # with no room for a call whose context they have
         self._reserved: tuple[Waiting, Replica] | None = None
         """The one who goes before all others, and the replica that is kept for it."""
-        self._head: Waiting | None = None
-        """The one whom nobody passes at the door."""
+        self._tried: list[Waiting] | None = None  # first at the door; None: it has changed since
+        self._head: Waiting | None = None  # nobody passes it at the door
         self._serial = count()
         self._now_s = -_INF
         self._estimates = Estimates()
@@ -74,7 +72,8 @@ class ByProgram:
     def joined(self, now_s: float, replica: ReplicaName, capacity: Capacity) -> None:  # noqa: ARG002
         """It takes calls from now on."""
         self._capacity = capacity
-        found = Replica(replica, capacity, claimed_last=self.settings.engines_ask)
+        fill, claimed_last = self.settings.fill_fraction, self.settings.engines_ask
+        found = Replica(replica, capacity, fill_fraction=fill, claimed_last=claimed_last)
         self._replicas[replica] = found
         self._changed[found] = None
 
@@ -100,7 +99,7 @@ class ByProgram:
             self._contexts.forget(program.execution)
         self.programs.arrived(as_arrived(call), now_s)
         live = self._contexts.live(call.execution)
-        found = Waiting(call, live, now_s, next(self._serial))
+        found = Waiting(call, live, self._estimates.of(call), now_s, next(self._serial))
         self._waiting[call.id] = found
         live.calls += 1
         found.context = match(live, call) if self.settings.routes else None
@@ -134,7 +133,7 @@ class ByProgram:
         self.programs.ended(as_ended(call, result), now_s)
         if not live.is_over:
             tokens = call.prompt_tokens + result.output_tokens
-            own_tokens = max(1, tokens - self._estimates.shared_tokens(call))
+            own_tokens = max(1, tokens - found.means.shared_of(call.prompt_tokens))
             self._contexts.keep(now_s, found, own_tokens)
 
     def dropped(self, now_s: float, call: CallView) -> None:
@@ -276,6 +275,13 @@ class ByProgram:
             if replica is None:
                 return
             self._send(now_s, first, replica, found)
+        shared_tokens = self._estimates.all_shared_tokens
+        if self._tried is not None and fit_nowhere(self._tried, self._changed, shared_tokens):
+            self._door.look()
+        else:
+            self._try_door(now_s, found)
+
+    def _try_door(self, now_s: float, found: list[Dispatch]) -> None:
         put_back: list[tuple[TenantName, Entry[Waiting]]] = []
         while len(put_back) < _TRIED and (entry := self._door.take()) is not None:
             call = entry[1][2]
@@ -289,29 +295,21 @@ class ByProgram:
                 self._send(now_s, call, replica, found)
         for tenant, (level, serial, call) in put_back:
             self._door.put(tenant, level, serial, call)
+        if self._door.is_of_one and self.settings.admits:
+            self._tried = [call for _, (_, _, call) in put_back]
 
     def _place(self, now_s: float, call: Waiting) -> Replica | None:
         """Of the replicas with room, where its prompt is computed soonest; then the emptiest."""
-        among: Iterable[Replica] = self._changed if call.is_tried else self._replicas.values()
         settings, own = self.settings, bound_to(now_s, call, self.settings)
-        reserved = None if self._reserved is None else self._reserved[1]
-        shared_tokens, need_tokens = self._estimates.all_shared_tokens, call.need_tokens
-        fill, latest_s = settings.fill_fraction, now_s + settings.ahead_s
-        found: list[Replica] = []
-        for replica in among if own is None else (own,):  # one loop without calls: there are many
-            if replica is reserved:
-                continue
-            if replica.running and settings.admits:
-                used_tokens = replica.running_tokens + replica.claimed_tokens + need_tokens
-                if used_tokens > fill * replica.kv_tokens - shared_tokens:
-                    continue
-                if len(replica.running) >= replica.seqs:
-                    continue
-            if settings.queues and replica.busy_until_s > latest_s:
-                self._busy[replica] = None
-            else:
-                found.append(replica)
-        return soonest(now_s, found)
+        among: Iterable[Replica] = self._changed if call.is_tried else self._replicas.values()
+        if own is not None:
+            among = (own,)
+        if self._reserved is not None:
+            among = [replica for replica in among if replica is not self._reserved[1]]
+        shared_tokens = self._estimates.all_shared_tokens
+        need_tokens = call.need_tokens + shared_tokens if settings.admits else -_INF
+        latest_s = now_s + settings.ahead_s if settings.queues else _INF
+        return soonest(now_s, latest_s, need_tokens, among, self._busy)
 
     def _send(self, now_s: float, call: Waiting, replica: Replica, found: list[Dispatch]) -> None:
         view, context = call.view, call.context
@@ -320,7 +318,7 @@ class ByProgram:
         if self._reserved is not None and self._reserved[0] is call:
             self._reserved = None
         call.place, call.replica, call.is_warm = Place.SENT, replica, False
-        cached, load_s = self._estimates.shared_tokens(view), 0.0
+        cached, load_s = call.means.shared_of(view.prompt_tokens), 0.0
         if context is not None and context.replica is replica:
             cached = call.cached_tokens
             if context.on_host:
@@ -359,7 +357,7 @@ class ByProgram:
             again_s += capacity.prefill_s(view.prompt_tokens, call.cached_tokens)
         else:
             call.context = None
-        call.place, call.is_tried = Place.DOOR, False
+        call.place, call.is_tried, self._tried = Place.DOOR, False, None
         level = self.settings.level(again_s) - view.hints.priority
         self._door.put(self.settings.tenant(view), level, call.serial, call)
 
@@ -377,6 +375,8 @@ class ByProgram:
     def _leave_queue(self, call: Waiting) -> None:
         del self._waiting[call.view.id]
         call.is_waiting = False
+        if call.place is Place.DOOR:
+            self._tried = None
         self._backlog_s = self._backlog_s - call.turn_s if self._waiting else 0.0
 
     def _leave_replica(self, now_s: float, call: CallView) -> Waiting | None:
@@ -396,5 +396,4 @@ class ByProgram:
         return found
 
     def _room(self, replica: Replica) -> float:
-        filled = self.settings.fill_fraction * replica.capacity.kv_tokens
-        return filled - self._estimates.all_shared_tokens
+        return replica.room_tokens - self._estimates.all_shared_tokens

@@ -66,9 +66,13 @@ class Learned:
 
     # What happened.
 
-    def arrived(self, program: Program, stage: Stage, new_tokens: int) -> None:
+    def arrived(
+        self, program: Program, stage: Stage, prompt_tokens: int, new_tokens: int | None
+    ) -> None:
         """A call arrives, and is not yet counted in the program."""
-        self._new_tokens.use(gap_key(program)).left(new_tokens, How.RETURNED)
+        if new_tokens is None:
+            new_tokens = prompt_tokens - program.kv_tokens.get(stage.llm, 0)
+        self._new_tokens.use(gap_key(program)).left(max(0, new_tokens), How.RETURNED)
         self._next.saw(_steps_so_far(program), _stage(stage))
         steps = self._steps.use((program.workflow,))
         if program.steps:
@@ -96,10 +100,13 @@ class Learned:
     def gap_over(self, program: Program, now_s: float, how: How) -> None:
         """The gap is over: the next call came, none will, or it is no longer looked at."""
         node = self._gaps.use(gap_key(program))
-        node.over(program.gap_start_s)
-        gap_s = max(0.0, now_s - program.gap_start_s)
-        hints = program.hints
-        if how is not How.ENDED and (hints.gap_s is not None or hints.next_tool is not None):
+        start_s, hints = program.gap_start_s, program.hints
+        gap_s = max(0.0, now_s - start_s)
+        if hints.gap_s is None and hints.next_tool is None:
+            node.passed(start_s, gap_s, how)
+            return
+        node.over(start_s)
+        if how is not How.ENDED:
             ways = self._ways(program, now_s)
             score = _score if how is How.RETURNED else _survival
             scores = {way: score(curve, gap_s, scale) for way, (curve, scale) in ways.items()}
@@ -184,7 +191,9 @@ class Learned:
 class LearnedGaps(Learned):
     """Only the time to the next call is learned: a third of the work. All else stays as assumed."""
 
-    def arrived(self, program: Program, stage: Stage, new_tokens: int) -> None:
+    def arrived(
+        self, program: Program, stage: Stage, prompt_tokens: int, new_tokens: int | None
+    ) -> None:
         """Nothing is learned of prompts, steps and what follows what."""
 
     def answered(self, program: Program, stage: Stage, output_tokens: int, *, alone: bool) -> None:

@@ -8,7 +8,7 @@ curve; a node with few counts in a bin takes over its parent's fractions there.
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable
-from enum import Enum
+from enum import IntEnum
 from itertools import pairwise
 from typing import Generic, TypeVar
 
@@ -35,7 +35,7 @@ OPEN_STEP_S = 60.0
 """Waits that go on are counted by their start to that precision; younger ones are left out."""
 
 
-class How(Enum):
+class How(IntEnum):
     """How a wait left."""
 
     RETURNED = 0
@@ -51,12 +51,15 @@ NodeT = TypeVar("NodeT")
 class Nodes(Generic[NodeT]):
     """Nodes by key, each with the node of its parent key; those used least recently leave first.
 
-    A path is used from its leaf to the root, so no node leaves before those below it.
+    A path is used from its leaf to the root, so no node leaves before those below it. Who was used
+    when is kept to half as many uses as there may be nodes.
     """
 
     def __init__(self, make: Callable[[NodeT | None], NodeT], most: int) -> None:
         self._make, self._most = make, most
         self._nodes: OrderedDict[Key, NodeT] = OrderedDict({(): make(None)})
+        self._uses = 0
+        self._moved_at: dict[Key, int] = {}  # uses, when it was made the one used last
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -69,11 +72,17 @@ class Nodes(Generic[NodeT]):
 
     def use(self, key: Key) -> NodeT:
         """The node of a key, made where there is none, to count what was seen."""
+        self._uses += 1
+        found = self._nodes.get(key)
+        if found is not None and self._uses - self._moved_at.get(key, 0) <= self._most // 2:
+            return found
         found = self._made(key)
         for length in range(len(key), -1, -1):
             self._nodes.move_to_end(key[:length])
+        self._moved_at[key] = self._uses
         while len(self._nodes) > max(self._most, len(key) + 1):
-            self._nodes.popitem(last=False)
+            gone, _ = self._nodes.popitem(last=False)
+            self._moved_at.pop(gone, None)
         return found
 
     def _made(self, key: Key) -> NodeT:
@@ -87,42 +96,60 @@ class Counts:
     """What was seen under one key."""
 
     __slots__ = (
+        "_bins",
         "_curve",
         "_grid",
-        "_left",
         "_made_at",
-        "_open",
         "_open_s",
         "_parent_at",
         "_prior",
-        "_weight",
+        "counts",
+        "going_on",
         "parent",
         "seen",
+        "weight",
     )
 
     def __init__(self, grid: Grid, prior: Curve, parent: "Counts | None") -> None:
         self.parent = parent
         self._grid, self._prior = grid, prior
-        self._left = tuple(array("d", bytes(8 * (grid.bins + 1))) for _ in How)
-        self._weight = 0.0
+        self._bins = grid.bins + 1
+        self.counts = array("d", bytes(8 * self._bins * len(How)))
+        """By how they left, then by bin."""
+        self.weight = 0.0
+        """Their sum."""
         self.seen = 0
         """Changes so far, faded or not."""
-        self._open: dict[int, int] = {}
+        self.going_on: dict[float, int] = {}
+        """Waits, by the step of time in which they began."""
         self._curve: Curve | None = None
         self._made_at = self._parent_at = 0
         self._open_s = 0.0
 
     def left(self, value: float, how: How, weight: float = 1.0) -> None:
         """A wait left after ``value``; with weight -1, one that was counted so did not."""
-        self.count(self._grid.bin(value), how, weight)
+        self._count(self._grid.bin(value), how, weight, None)
 
     def began(self, at_s: float) -> None:
         """A wait begins that may go on for long."""
-        self.opened(int(at_s // OPEN_STEP_S), 1)
+        step = at_s // OPEN_STEP_S
+        node: Counts | None = self
+        while node is not None:
+            waits = node.going_on
+            waits[step] = waits.get(step, 0) + 1
+            node = node.parent
 
     def over(self, at_s: float) -> None:
         """A wait that began then goes on no longer."""
-        self.opened(int(at_s // OPEN_STEP_S), -1)
+        step = at_s // OPEN_STEP_S
+        node: Counts | None = self
+        while node is not None:
+            node.close(step)
+            node = node.parent
+
+    def passed(self, at_s: float, value: float, how: How) -> None:
+        """A wait that began then is over and left: ``over`` and ``left`` in one."""
+        self._count(self._grid.bin(value), how, 1.0, at_s // OPEN_STEP_S)
 
     def curve(self, now_s: float | None = None) -> Curve:
         """What the counts say; it lags behind the last few. Open waits count where time is told.
@@ -147,39 +174,43 @@ class Counts:
         """The curve as it was made last."""
         return self._curve or self.curve(now_s)
 
-    def count(self, i: int, how: How, weight: float) -> None:
-        """A wait left in bin ``i``, here and above."""
-        counts = self._left[how.value]
-        before = counts[i]
-        counts[i] = max(0.0, before + weight)
-        self._weight += counts[i] - before
-        self.seen += 1
-        if self._weight > MOST_WAITS:
-            self._fade()
-        if self.parent is not None:
-            self.parent.count(i, how, weight)
+    def _count(self, i: int, how: How, weight: float, step: float | None) -> None:
+        """A wait left in bin ``i``, that began in that step of time, here and above."""
+        i += how * self._bins
+        node: Counts | None = self
+        while node is not None:
+            if step in node.going_on:  # a call for each node takes longer than what it does
+                node.close(step)
+            counts = node.counts
+            before = counts[i]
+            after = counts[i] = max(0.0, before + weight)
+            node.weight += after - before
+            node.seen += 1
+            if node.weight > MOST_WAITS:
+                node.fade()
+            node = node.parent
 
-    def opened(self, step: int, change: int) -> None:
-        """So many more waits go on that began in that step of time, here and above."""
-        left = self._open.get(step, 0) + change
-        if left > 0:
-            self._open[step] = left
-        else:
-            self._open.pop(step, None)
-        if self.parent is not None:
-            self.parent.opened(step, change)
+    def close(self, step: float | None) -> None:
+        """One that began then goes on no longer, here."""
+        if step is None:
+            return
+        left = self.going_on.get(step, 0)
+        if left > 1:
+            self.going_on[step] = left - 1
+        elif left:
+            del self.going_on[step]
 
-    def _fade(self) -> None:
-        for counts in self._left:
-            for i, count in enumerate(counts):
-                counts[i] = count / 2
-        self._weight = sum(map(sum, self._left))
+    def fade(self) -> None:
+        """Half as much was seen."""
+        counts = np.frombuffer(self.counts)
+        counts /= 2
+        self.weight = float(counts.sum())
 
     def _is_stale(self, now_s: float | None) -> bool:
         new = self.seen - self._made_at
         if new and new >= min(MOST_NEW, NEW_FRACTION * self._made_at):
             return True
-        if self._open and now_s is not None and now_s >= self._open_s + OPEN_STEP_S:
+        if self.going_on and now_s is not None and now_s >= self._open_s + OPEN_STEP_S:
             return True
         if self.parent is None:
             return False
@@ -187,8 +218,8 @@ class Counts:
         return above > 0 and above >= min(MOST_NEW_ABOVE, self._parent_at / 4)
 
     def _made(self, above: Curve, now_s: float | None) -> Curve:
-        back, over, unseen = (np.frombuffer(counts) for counts in self._left)
-        if self._open and now_s is not None:
+        back, over, unseen = np.frombuffer(self.counts).reshape(len(How), self._bins)
+        if self.going_on and now_s is not None:
             unseen = self._with_open(unseen, now_s)
         # Those that leave unseen in a bin were looked at for half of it (actuarial estimate).
         reach = np.add.accumulate((back + over + unseen)[::-1])[::-1] - unseen / 2
@@ -199,7 +230,7 @@ class Counts:
 
     def _with_open(self, unseen: Numbers, now_s: float) -> Numbers:
         found = unseen.copy()
-        for step, count in self._open.items():
+        for step, count in self.going_on.items():
             waited_s = now_s - (step + 1) * OPEN_STEP_S
             if waited_s > 0:
                 found[self._grid.bin(waited_s)] += count

@@ -26,9 +26,11 @@ class Grid:
     """Edges of the bins: 0 first, then growing. What lies beyond the last is not told apart."""
 
     edges: tuple[float, ...]
+    of_edges: Numbers = field(init=False, repr=False, compare=False)
     widths: Numbers = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "of_edges", np.array(self.edges))
         object.__setattr__(self, "widths", np.diff(self.edges))
 
     @classmethod
@@ -59,7 +61,9 @@ class Curve:
     Kept as what is still to come, so that a difference far out in the tail is exact.
     """
 
-    __slots__ = ("_alive", "_area", "_edges", "_later", "end_fractions", "return_fractions")
+    __slots__ = (
+        "_alive", "_area", "_edges", "_grid", "_later", "end_fractions", "return_fractions",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -75,7 +79,7 @@ class Curve:
         np.maximum(0.0, 1.0 - backs - overs, out=alive[1:])
         np.multiply.accumulate(alive, out=alive)
         self.return_fractions, self.end_fractions = backs, overs
-        self._edges = grid.edges
+        self._grid, self._edges = grid, grid.edges
         self._alive = array("d", alive.tobytes())
         self._later = _to_come(alive[:-1] * backs)
         self._area = _to_come((alive[:-1] + alive[1:]) / 2 * grid.widths)
@@ -95,6 +99,24 @@ class Curve:
         later = self._later[i] + x * (self._later[i + 1] - self._later[i])
         area = self._area[i] - (alive[i] + here) / 2 * (waited - edges[i])
         return here, later, area
+
+    def at_all(self, waited: Numbers) -> tuple[Numbers, Numbers, Numbers]:
+        """The same after many waits."""
+        edges = self._grid.of_edges
+        alive, later, area = map(np.frombuffer, (self._alive, self._later, self._area))
+        i = np.searchsorted(edges, waited, "right") - 1
+        is_beyond = i >= len(edges) - 1
+        i = np.minimum(i, len(edges) - 2)
+        from_edge = waited - edges[i]
+        x = from_edge / self._grid.widths[i]
+        here = alive[i] + x * (alive[i + 1] - alive[i])
+        came = later[i] + x * (later[i + 1] - later[i])
+        held = area[i] - (alive[i] + here) / 2 * from_edge
+        if is_beyond.any():
+            last = alive[-1]
+            here, came = np.where(is_beyond, last, here), np.where(is_beyond, 0.0, came)
+            held = np.where(is_beyond, -last * (waited - edges[-1]), held)
+        return here, came, held
 
     def density(self, waited: float) -> float:
         """Of returns, per unit; beyond the grid as of a tail that halves where time doubles."""
@@ -166,6 +188,18 @@ class Forecast:
             for weight, curve, scale, now in self._parts
         )
         return min(max(0.0, found / self._alive), max(0.0, within)) if self._alive else within
+
+    def by_each(self, within: Numbers) -> tuple[Numbers, Numbers]:
+        """``returns_within`` and ``expected_wait`` for many times >= 0 at once."""
+        came, held = np.zeros(len(within)), np.zeros(len(within))
+        for weight, curve, scale, now in self._parts:
+            _, later, area = curve.at_all((self.waited + within) / scale)
+            came += weight * (now[1] - later)
+            held += weight * scale * (now[2] - area)
+        if not self._alive:
+            return np.zeros(len(within)), within
+        came, held = np.maximum(0.0, came / self._alive), np.maximum(0.0, held / self._alive)
+        return np.minimum(1.0, came), np.minimum(held, within)
 
     def quantile(self, probability: float) -> float:
         """The further wait within which it returns with that probability; inf where none does."""

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+import numpy as np
+
 from scepsy.policy.learned import Learned, gap_key
 from scepsy.policy.learned_counts import Key
 from scepsy.policy.learned_curve import Forecast
@@ -17,6 +19,8 @@ from scepsy.policy.program import Program
 
 AGES_S: tuple[float, ...] = (0.0, *(0.5 * 2.0**step for step in range(14)))
 """Ages at which an index may change: half a second to an hour, each twice the one before."""
+_AGES_S = np.array(AGES_S)
+_IS_LATER = np.triu(np.ones((len(AGES_S), len(AGES_S)), dtype=bool), 1)
 _MOST_ASKED = 512
 """An index is made anew after four times as many questions as the last time, or after so many."""
 _MOST_KEYS = 4096
@@ -58,15 +62,9 @@ class Holds:
 
 def indices(forecast: Forecast) -> Sequence[float]:
     """The index at each age, of a forecast that is made at the start of a gap."""
-    came = [forecast.returns_within(age) for age in AGES_S]
-    held = [forecast.expected_wait(age) for age in AGES_S]
-    found = [0.0] * len(AGES_S)
-    for now in range(len(AGES_S) - 1):
-        before_came, before_held = came[now], held[now]
-        found[now] = max(
-            (later_came - before_came) / max(1e-9, later_held - before_held)
-            for later_came, later_held in zip(came[now + 1 :], held[now + 1 :], strict=True)
-        )
+    came, held = forecast.by_each(_AGES_S)
+    of_later = (came - came[:, None]) / np.maximum(1e-9, held - held[:, None])
+    found: list[float] = np.where(_IS_LATER, of_later, 0.0).max(axis=1).tolist()
     return found
 
 

@@ -131,6 +131,14 @@ TABLE: Mapping[State, Mapping[Event, Step]] = {
 }
 
 _OVER = frozenset({_FINISHED, _ABANDONED})
+_ONLY: Mapping[Step, State] = {
+    step: next(iter(step))
+    for row in TABLE.values()
+    for step in row.values()
+    if isinstance(step, frozenset) and len(step) == 1
+}
+"""Where only one state may follow."""
+_ARRIVED, _STARTED, _ENDED = Event.CALL_ARRIVED, Event.CALL_STARTED, Event.CALL_ENDED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,30 +229,30 @@ class Program:
         step = TABLE[self.state][event]
         if isinstance(step, Refusal):
             return step
-        refusal = self._lacks(event)
-        if refusal is not None:
+        if event is _ARRIVED:
+            self.waiting_calls += 1
+        elif event is _ENDED:
+            self.running_calls -= 1
+            self.ended_calls += 1
+        elif (refusal := self._lacks(event)) is not None:
             return refusal
-        self._count(event)
-        self.state = self._next(event)
+        else:
+            self._count(event)
+        self.state = _ONLY.get(step) or self._next(event)
         return self.state
 
     def _lacks(self, event: Event) -> Refusal | None:
         """A transition that takes a call needs one there; a time-out needs none."""
-        if event in {Event.CALL_STARTED, Event.CALL_DROPPED} and not self.waiting_calls:
+        if self.waiting_calls:
+            return Refusal.CALLS_WAIT if event is Event.TIMED_OUT else None
+        if event is _STARTED or event is Event.CALL_DROPPED:
             return Refusal.NO_CALL_WAITS
-        if event is Event.TIMED_OUT and self.waiting_calls:
-            return Refusal.CALLS_WAIT
         return None
 
     def _count(self, event: Event) -> None:
-        if event is Event.CALL_ARRIVED:
-            self.waiting_calls += 1
-        elif event is Event.CALL_STARTED:
+        if event is _STARTED:
             self.waiting_calls -= 1
             self.running_calls += 1
-        elif event is Event.CALL_ENDED:
-            self.running_calls -= 1
-            self.ended_calls += 1
         elif event is Event.CALL_DROPPED:
             self.waiting_calls -= 1
             self.dropped_calls += 1
@@ -255,9 +263,9 @@ class Program:
             self.waiting_calls = self.running_calls = 0
 
     def _next(self, event: Event) -> State:
-        if event in {Event.TIMED_OUT, Event.CLIENT_GONE}:
+        if event is Event.TIMED_OUT or event is Event.CLIENT_GONE:
             return State.ABANDONED
-        if self.told_finished and not self.calls_in_flight:
+        if self.told_finished and not (self.waiting_calls or self.running_calls):
             return State.FINISHED
         if event is Event.PAUSED or (self.state is State.PAUSED and event is not Event.RESUMED):
             return State.PAUSED

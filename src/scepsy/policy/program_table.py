@@ -8,6 +8,7 @@ its execution.
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from scepsy.errors import InputError
 from scepsy.model.execution import ExecutionId
@@ -27,6 +28,9 @@ from scepsy.policy.program import (
     ToolName,
 )
 
+_ARRIVED, _ENDED = Event.CALL_ARRIVED, Event.CALL_ENDED
+_RETURNED = How.RETURNED
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -45,9 +49,10 @@ class Limits:
             )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallArrived:
+class CallArrived(NamedTuple):
     """A call, as far as it is known when it comes."""
+
+    # Not a dataclass: see ``CallView``.
 
     execution: ExecutionId
     stage: Stage
@@ -58,8 +63,7 @@ class CallArrived:
     hints: Hints | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallEnded:
+class CallEnded(NamedTuple):
     """A call that ran, as far as it is known when it ends."""
 
     execution: ExecutionId
@@ -83,6 +87,7 @@ class Programs:
         self.limits = limits or Limits()
         self._live: dict[ExecutionId, Program] = {}
         self._idle: OrderedDict[ExecutionId, None] = OrderedDict()
+        self._expires_s = float("-inf")  # no gap reaches the limit before then
 
     def __len__(self) -> int:
         return len(self._live)
@@ -101,27 +106,25 @@ class Programs:
 
     def arrived(self, call: CallArrived, now_s: float) -> State | Refusal:
         """A call arrived; the first one makes its execution live."""
-        program = self._live.get(call.execution)
+        execution, stage = call.execution, call.stage
+        program = self._live.get(execution)
         if program is None:
             if not self._has_room(now_s):
                 return Refusal.FULL
-            program = self._live[call.execution] = Program(
-                execution=call.execution,
+            program = self._live[execution] = Program(
+                execution=execution,
                 tenant=call.tenant,
-                workflow=call.stage.workflow,
+                workflow=stage.workflow,
                 start_s=now_s,
             )
-        elif call.execution in self._idle:
-            del self._idle[call.execution]
-            self.learned.gap_over(program, now_s, How.RETURNED)
-        new_tokens = call.new_tokens
-        if new_tokens is None:
-            new_tokens = call.prompt_tokens - program.kv_tokens.get(call.stage.llm, 0)
-        self.learned.arrived(program, call.stage, max(0, new_tokens))
-        program.stage_before, program.stage = program.stage, call.stage
+        elif execution in self._idle:
+            del self._idle[execution]
+            self.learned.gap_over(program, now_s, _RETURNED)
+        self.learned.arrived(program, stage, call.prompt_tokens, call.new_tokens)
+        program.stage_before, program.stage = program.stage, stage
         program.prompt_tokens += call.prompt_tokens
         program.hints = program.hints.wishes() if call.hints is None else call.hints
-        return program.handle(Event.CALL_ARRIVED)
+        return program.handle(_ARRIVED)
 
     def started(self, execution: ExecutionId) -> State | Refusal:
         """One of its waiting calls runs."""
@@ -132,11 +135,11 @@ class Programs:
         program = self._live.get(call.execution)
         if program is None:
             return Refusal.UNKNOWN
-        in_flight = program.calls_in_flight
-        state = program.handle(Event.CALL_ENDED)
+        is_alone = program.waiting_calls + program.running_calls == 1
+        state = program.handle(_ENDED)
         if isinstance(state, Refusal):
             return state
-        self.learned.answered(program, call.stage, call.output_tokens, alone=in_flight == 1)
+        self.learned.answered(program, call.stage, call.output_tokens, alone=is_alone)
         program.output_tokens += call.output_tokens
         program.gpu_s += call.gpu_s
         program.kv_tokens[call.stage.llm] = call.kv_tokens
@@ -186,14 +189,16 @@ class Programs:
 
     def expire(self, now_s: float) -> tuple[Program, ...]:
         """Give up those whose gap has reached the limit."""
+        if now_s < self._expires_s:
+            return ()
         found: list[Program] = []
         while self._idle:
             program = self._live[next(iter(self._idle))]
-            if now_s - program.gap_start_s < self.limits.gap_s:
+            self._expires_s = program.gap_start_s + self.limits.gap_s
+            if now_s < self._expires_s:
                 break
             program.handle(Event.TIMED_OUT)
-            given_up_s = program.gap_start_s + self.limits.gap_s
-            self._leave(program, given_up_s, How.UNSEEN, How.RETURNED)
+            self._leave(program, self._expires_s, How.UNSEEN, How.RETURNED)
             found.append(program)
         return tuple(found)
 
@@ -212,7 +217,7 @@ class Programs:
         """After a call has left: the execution is over, in its gap, or goes on."""
         if program.is_over:
             self._leave(program, now_s, How.ENDED, How.RETURNED)
-        elif not program.calls_in_flight:
+        elif not (program.waiting_calls or program.running_calls):
             program.gap_start_s = now_s
             self._idle[program.execution] = None
             self.learned.gap_began(program)

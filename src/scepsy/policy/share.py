@@ -44,6 +44,16 @@ class FairQueue(Generic[ItemT]):
     def __len__(self) -> int:
         return sum(len(tenant.heap) for tenant in self._waiting.values())
 
+    def look(self) -> None:
+        """The first is looked at, and waits on."""
+        for tenant in self._waiting.values():
+            self._least = max(self._least, tenant.served)
+
+    @property
+    def is_of_one(self) -> bool:
+        """Whether all that waits is of one tenant, so that the order does not depend on shares."""
+        return len(self._waiting) <= 1
+
     def put(self, tenant: TenantName, level: int, serial: int, item: ItemT) -> None:
         """Something waits, behind what is of its level and has a lower serial."""
         found = self._tenant(tenant)
