@@ -21,6 +21,7 @@ from scepsy.gateway.metrics import GatewayMetrics
 from scepsy.gateway.pool import Replica, Replicas
 from scepsy.model.execution import ReplicaName
 from scepsy.model.workflow import LlmName
+from scepsy.policy.by_name import PROGRAMS
 from scepsy.policy.route import POLICIES
 from scepsy.sim.engine import EngineStatistics
 
@@ -168,13 +169,18 @@ def _metric_row(metric: Metric) -> str:
 
 def _policies() -> str:
     lines = [
-        "# Routing policies\n",
-        "How the gateway chooses a replica: `scepsy gateway --policy NAME`. The simulator runs the",
-        "same classes.\n",
-        "| name | chooses |",
+        "# Policies\n",
+        "How the gateway serves calls: `scepsy gateway --policy NAME`, and `scepsy deploy local`.",
+        "`scepsy simulate` has the same option and runs the same classes.\n",
+        "A router sends each call when it comes:\n",
+        "| name | to |",
         "|---|---|",
     ]
     lines += [f"| `{name}` | {_first_paragraph(policy)} |" for name, policy in POLICIES.items()]
+    lines += [
+        f"\n`{PROGRAMS}` [serves programs, not calls](../concepts/serving-programs.md): a call",
+        "waits until a replica has room for it, near what its execution left behind.",
+    ]
     return "\n".join(lines)
 
 

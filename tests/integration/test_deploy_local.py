@@ -48,11 +48,12 @@ def deployment(plan_path: Path, *more: str) -> Service:
     return Service("deployment", ("deploy", "local", str(plan_path), "--port=0", *more))
 
 
+@pytest.mark.parametrize("policy", [[], ["--policy=programs"]])
 async def test_every_replica_of_the_plan_serves_and_calls_are_recorded(
-    plan_path: Path, tmp_path: Path
+    plan_path: Path, tmp_path: Path, policy: list[str]
 ) -> None:
     store = tmp_path / "served.db"
-    async with deployment(plan_path, "--speedup=50", f"--record={store}") as service:
+    async with deployment(plan_path, "--speedup=50", f"--record={store}", *policy) as service:
         engines = service.announced["engines"]
         assert [engine["replica"] for engine in engines] == [f"{LLM}-0", f"{LLM}-1"]
         async with AsyncOpenAI(base_url=f"{service.url}/v1", api_key="none") as client:
@@ -68,6 +69,9 @@ async def test_every_replica_of_the_plan_serves_and_calls_are_recorded(
             for engine in engines:
                 async with session.get(f"{engine['url']}/health") as health:
                     assert health.status == 200
+            async with session.get(f"{service.url}/metrics") as metrics:
+                page = await metrics.text()
+        assert (f'up_replicas{{llm="{LLM}"}} 2.0' in page) == bool(policy)
     with SqliteTraceStore.open(store, create=False) as traces:
         (execution,) = traces.executions(WorkflowName("w"))
     assert len(execution.calls) == 2
@@ -94,6 +98,12 @@ async def test_an_engine_that_dies_ends_the_deployment_with_its_name(plan_path: 
         assert await service.ended() == 1
         assert f"{LLM}-" in service.last_words
         assert "died" in service.last_words
+
+
+async def test_an_unknown_policy_is_told_before_engines_start(plan_path: Path) -> None:
+    with pytest.raises(EngineError, match="unknown routing policy `best`"):
+        async with deployment(plan_path, "--policy=best"):
+            pytest.fail("it must not come up")
 
 
 async def test_an_engine_that_cannot_start_says_why(plan_path: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 from scepsy.cli.main import app
 from scepsy.errors import InfeasibleError, InputError, MissingError, ScepsyError, UnknownNameError
+from scepsy.files.plan_file import load_plan, save_plan
 from scepsy.model.execution import Call, CallId, ExecutionId
 from scepsy.model.workflow import LlmName, WorkflowName
 from scepsy.traces.store import SqliteTraceStore
@@ -79,9 +81,11 @@ def test_a_plan_is_simulated_beside_its_prediction(scene: Path) -> None:
     assert 1 < found["mean_s"] < 10
 
 
-def test_equal_seeds_give_equal_bytes(scene: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("policy", ["least-loaded", "programs"])
+def test_equal_seeds_give_equal_bytes(scene: Path, tmp_path: Path, policy: str) -> None:
     for folder in ("a", "b"):
-        result = simulate(scene, "--seed=3", f"--output={tmp_path / folder}")
+        options = ["--seed=3", f"--policy={policy}", f"--output={tmp_path / folder}"]
+        result = simulate(scene, *options)
         assert result.exit_code == 0, result.output
     written = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert written == ["calls.parquet", "executions.parquet", "latency.svg", "timeline.json.gz"]
@@ -96,11 +100,33 @@ def test_what_if_a_node_is_missing_and_load_doubles(scene: Path) -> None:
     assert found["what if"]["offered_per_s"] == pytest.approx(4, rel=0.15)
 
 
-def test_what_if_a_node_dies_and_comes_back(scene: Path) -> None:
-    found = figures(simulate(scene, "--rate=10x", "--lose=node-0@1:2", "--json"))
+@pytest.mark.parametrize("policy", ["least-loaded", "programs"])
+def test_what_if_a_node_dies_and_comes_back(scene: Path, policy: str) -> None:
+    lost = ["--rate=10x", "--lose=node-0@1:2"]
+    found = figures(simulate(scene, *lost, f"--policy={policy}", "--json"))
 
     assert found["what if"]["restarts"] > 0
     assert found["plan"]["restarts"] == 0
+    assert found["what if"]["executions"] == EXECUTIONS
+
+
+def test_what_if_the_gateway_served_programs(scene: Path) -> None:
+    """Where nothing needs to wait, a call goes when it comes, with either policy."""
+    found = figures(simulate(scene, "--policy=programs", "--json"))
+
+    assert found["what if"]["mean_s"] == pytest.approx(found["plan"]["mean_s"], rel=0.05)
+    assert found["what if"]["executions"] == EXECUTIONS
+
+
+def test_a_plan_may_name_programs_as_its_policy(scene: Path, tmp_path: Path) -> None:
+    named = tmp_path / "plan.json"
+    save_plan(named, replace(load_plan(scene / "plan.json"), route="programs"))
+    given = [str(named), f"--traces={scene / 'traces.db'}", f"--executions={EXECUTIONS}"]
+    result = CliRunner().invoke(app, ["simulate", *given, "--patience=2", "--json"])
+
+    found = figures(result)
+    asked = figures(simulate(scene, "--policy=programs", "--json"))
+    assert found["plan"] == asked["what if"]
     assert found["what if"]["executions"] == EXECUTIONS
 
 
@@ -178,7 +204,9 @@ def test_the_timeline_has_a_slice_for_each_execution_and_the_parts_of_each_call(
         (["--lose=node-1@9:3"], InputError, "which node and when"),
         (["--lose=node-9@3"], UnknownNameError, "unknown node `node-9`"),
         (["--lose=node-0@3", "--lose=node-1@3"], InfeasibleError, "would never end"),
-        (["--route=best"], UnknownNameError, "unknown routing policy `best`"),
+        (["--policy=best"], UnknownNameError, "unknown routing policy `best`"),
+        (["--patience=2"], InputError, "says nothing to the policy `least-loaded`"),
+        (["--policy=programs", "--patience=-1"], InputError, "out of range"),
         (["--order=best"], UnknownNameError, "unknown order policy `best`"),
         (["--arrivals=often"], InputError, "is no way to arrive"),
         (["--arrivals=bursty=0"], InputError, "is no way to arrive"),

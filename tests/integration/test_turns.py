@@ -29,11 +29,12 @@ from scepsy.model.plan import (
 )
 from scepsy.model.workflow import LlmName, Role, WorkflowName
 from scepsy.place.pack import Unplaced, pack
+from scepsy.policy.by_name import find_dispatcher
 from scepsy.profiles.catalog import find_gpu_type
 from scepsy.sim.arrivals import Stream
+from scepsy.sim.plan_run import Setting, simulate_plan
 from scepsy.sim.script import scripts
-from scepsy.sim.serve import fleet_of, serve
-from scepsy.sim.specs import published, specs_of
+from scepsy.sim.specs import published
 from scepsy.traces.store import SqliteTraceStore
 
 WORKFLOW, BIG, SMALL = WorkflowName("w"), LlmName("qwen3-8b"), LlmName("qwen3-0.6b")
@@ -112,10 +113,14 @@ def saved(folder: Path, plan: Plan) -> Path:
 
 
 @asynccontextmanager
-async def serving(plan: Plan, folder: Path) -> AsyncIterator[LocalDeployment]:
+async def serving(plan: Plan, folder: Path, policy: str) -> AsyncIterator[LocalDeployment]:
     script = Path(replay.__file__).with_name("answer.py")
     options = GatewayOptions(
-        speedup=SPEEDUP, port=0, record=folder / "served.db", plan=saved(folder, plan)
+        speedup=SPEEDUP,
+        port=0,
+        policy=policy,
+        record=folder / "served.db",
+        plan=saved(folder, plan),
     )
     commands = emulated_engines(plan, speedup=SPEEDUP, scripts=(script,))
     async with serve_locally(commands, options) as deployment:
@@ -131,24 +136,29 @@ def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-@pytest.mark.parametrize("nodes", [1, 2])
+@pytest.mark.parametrize(
+    ("nodes", "policy"), [(1, "least-loaded"), (2, "least-loaded"), (2, "programs")]
+)
 async def test_served_over_http_each_execution_takes_as_long_as_simulated(
-    tmp_path: Path, nodes: int
+    tmp_path: Path, nodes: int, policy: str
 ) -> None:
     plan = a_plan(nodes)
     streams = [Stream(scripts=scripts([EXECUTION]), rate_per_s=RATE_PER_S * nodes)]
     async with (
-        serving(plan, tmp_path) as deployment,
+        serving(plan, tmp_path, policy) as deployment,
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session,
     ):
         names = {replica.name for replica in deployment.replicas}
         assert len(deployment.engines) == nodes
         http = HttpReplay(deployment.url, ScaledClock(SPEEDUP), session)
         runs = await http.serve(streams, executions=EXECUTIONS, warm_up=2, seed=0)
-    specs = specs_of(plan.allocation, published)
-    simulated = serve(
-        streams, fleet_of(plan.allocation, specs), executions=EXECUTIONS, warm_up=2, seed=0
+    setting = Setting(
+        rates=(WorkflowRate(WORKFLOW, RATE_PER_S * nodes),),
+        make_dispatcher=find_dispatcher(policy),
+        executions=EXECUTIONS,
+        warm_up=2,
     )
+    simulated = simulate_plan(plan, {WORKFLOW: scripts([EXECUTION])}, published, setting).counted
     found = [recorded(tmp_path)[run.id] for run in runs]
     calls = [each for execution in found for each in execution.calls]
     assert names == {each.name for each in plan.placement.replicas}
@@ -172,6 +182,12 @@ def means_s(result: Result) -> dict[str, float]:
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)["simulated"]
     return {name: each["workflows"][0]["execution"]["mean_s"] for name, each in found.items()}
+
+
+def test_programs_are_served_where_llms_take_turns(tmp_path: Path) -> None:
+    found = means_s(simulate(tmp_path, "--policy=programs", "--lose=node-0@10:20"))
+
+    assert found["plan"] < found["what if"] < 3 * found["plan"]
 
 
 def test_without_a_node_those_on_the_other_still_take_turns(tmp_path: Path) -> None:

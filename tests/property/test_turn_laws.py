@@ -9,10 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scepsy.errors import InputError
+from scepsy.policy.dispatch_program import ByProgram
 from scepsy.profiles.gpu_fraction import TURN_COST_FRACTION
 from scepsy.profiles.step_time import EngineSpec
+from scepsy.sim.arrivals import OpenLoop
 from scepsy.sim.engine import Engine, EngineCall, EngineEvent, Finished, FirstToken
+from scepsy.sim.program_fleet import ProgramFleet
+from scepsy.sim.run import FaultySimulation
 from scepsy.sim.turns import LONGEST_TURN_S, SharedGpus, TurnTaker
+from tests.property.made_up_scenes import Scene, scenes
 from tests.property.made_up_times import DyadicTimes
 
 END_S = 1e6
@@ -247,3 +252,20 @@ def test_nobody_waits_longer_than_two_turns_of_each_other(data: st.DataObject) -
             taken = [other for _, other in waits]
             assert max(map(taken.count, taken)) <= 2
             assert at_s - waits[0][0] <= (2 * members - 3) * longest_s
+
+
+@given(scenes())
+@settings(max_examples=40, deadline=None)
+@pytest.mark.no_cover
+def test_dispatchers_lose_no_call_of_llms_that_take_turns(scene: Scene) -> None:
+    """Also where replicas die and come back; those that lack a partner are alone on their GPUs."""
+    together = list(zip(*(group.replicas for group in scene.groups), strict=False))
+    fleet = ProgramFleet(scene.groups, turns=together, make_dispatcher=ByProgram)
+    source = OpenLoop(iter(scene.arrivals))
+    found = list(FaultySimulation(source, fleet, scene.faults, on_over=fleet.over).run())
+
+    assert sorted(each.number for each in found) == list(range(len(scene.arrivals)))
+    for execution in found:
+        calls = execution.script.segment.calls
+        assert sorted(call.position for call in execution.calls) == list(range(len(calls)))
+    assert fleet.waiting_calls == 0

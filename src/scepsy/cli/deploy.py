@@ -33,6 +33,9 @@ def local(
     ] = None,
     host: Annotated[str, typer.Option(help="Address the gateway listens on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port of the gateway; 0 takes a free one.")] = 8080,
+    policy: Annotated[
+        str | None, typer.Option(help="How the gateway serves calls. Default: the plan's.")
+    ] = None,
     record: Annotated[
         Path | None, typer.Option(help="Trace store that calls are recorded into.")
     ] = None,
@@ -52,10 +55,13 @@ def local(
     from scepsy.deploy.local import GatewayOptions
     from scepsy.deploy.render import emulated_engines
     from scepsy.files.plan_file import load_plan
+    from scepsy.policy.by_name import find_dispatcher
 
     loaded = load_plan(plan)
+    served_by = policy or loaded.route
+    find_dispatcher(served_by)  # before any engine starts
     options = GatewayOptions(
-        speedup=speedup, host=host, port=port, policy=loaded.route, record=record, plan=plan
+        speedup=speedup, host=host, port=port, policy=served_by, record=record, plan=plan
     )
     commands = emulated_engines(loaded, speedup=speedup, scripts=tuple(script or ()))
     asyncio.run(_serve(commands, options, as_json=as_json))

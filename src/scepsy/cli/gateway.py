@@ -1,5 +1,6 @@
 """``scepsy gateway``: serve several LLMs behind one address, and record what is served."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from scepsy.cli import gateway_options as given
@@ -46,7 +47,7 @@ def gateway(
     from scepsy.gateway.door import DoorLimits
     from scepsy.gateway.pool import parse_replicas
     from scepsy.gateway.turns import planned_replicas, planned_turns
-    from scepsy.policy.dispatch_settings import Settings
+    from scepsy.policy.by_name import SERVED
     from scepsy.policy.route import DEFAULT_POLICY
     from scepsy.units import parse_bytes
 
@@ -60,7 +61,7 @@ def gateway(
         speedup=speedup,
         policy=policy or (served.route if served else DEFAULT_POLICY),
         turns=planned_turns(served) if served else None,
-        programs=Settings(patience=patience, weights=parse_shares(share or ()), engines_ask=False),
+        programs=replace(SERVED, patience=patience, weights=parse_shares(share or ())),
         door=DoorLimits(calls=max_waiting, wait_s=max_wait_s),
         hardware=parse_hardware(hardware or ()),
         kv_tokens=parse_kv_tokens(kv_tokens or ()),

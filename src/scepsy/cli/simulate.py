@@ -24,7 +24,8 @@ def simulate(
     rate: given.Rates = None,
     without: given.Without = None,
     lose: given.Losses = None,
-    route: given.Route = None,
+    policy: given.Policy = None,
+    patience: given.Patience = None,
     order: given.Order = "first-come",
     arrivals: given.ArrivalsText = "poisson",
     executions: given.Executions = 400,
@@ -36,8 +37,8 @@ def simulate(
     """Serve recorded executions by a plan in virtual time, with the gateway's own policies.
 
     Prints latency and throughput beside what the plan predicts; with a what-if (`--rate`,
-    `--without`, `--lose`, `--route`) both the plan as it is and the changed one. With
-    `--output`: every call and execution as Parquet, a timeline for Perfetto, and a plot.
+    `--without`, `--lose`, `--policy`, `--patience`) both the plan as it is and the changed one.
+    With `--output`: every call and execution as Parquet, a timeline for Perfetto, and a plot.
 
     Example: `scepsy simulate plan.json --traces traces.db --without node-1 --rate 2x
     --output simulated`
@@ -46,7 +47,6 @@ def simulate(
     from scepsy.files.plan_file import load_plan
     from scepsy.model.slo import parse_slo
     from scepsy.policy.order import find_order
-    from scepsy.policy.route import find_policy
     from scepsy.sim.plan_run import Setting
     from scepsy.sim.summary import summary
 
@@ -55,7 +55,6 @@ def simulate(
     base = _with_arrivals(
         Setting(
             rates=made.rates,
-            make_router=find_policy(made.route),
             order=find_order(order),
             executions=executions,
             warm_up=executions // 4,
@@ -63,10 +62,10 @@ def simulate(
         ),
         arrivals,
     )
-    changes = _Changes(tuple(rate or ()), tuple(without or ()), tuple(lose or ()), route)
-    settings = {BASE: base}
+    changes = _Changes(tuple(rate or ()), tuple(without or ()), tuple(lose or ()), policy, patience)
+    settings = {BASE: _served_by(base, made.route)}
     if changes.any:
-        settings[WHAT_IF] = _changed(base, changes)
+        settings[WHAT_IF] = _changed(base, changes, made.route)
     found = _simulated(made, traces, settings)
     summaries = {name: summary(r.counted, bound, r.others) for name, r in found.items()}
     if as_json:
@@ -86,11 +85,13 @@ class _Changes:
     rates: tuple[str, ...]
     without: tuple[str, ...]
     losses: tuple[str, ...]
-    route: str | None
+    policy: str | None
+    patience: float | None
 
     @property
     def any(self) -> bool:
-        return bool(self.rates or self.without or self.losses or self.route)
+        changes_what_serves = self.policy is not None or self.patience is not None
+        return bool(self.rates or self.without or self.losses or changes_what_serves)
 
 
 def _with_arrivals(setting: "Setting", text: str) -> "Setting":
@@ -119,19 +120,34 @@ def _positive(number: float) -> float:
     return number
 
 
-def _changed(base: "Setting", changes: _Changes) -> "Setting":
+def _changed(base: "Setting", changes: _Changes, planned_policy: str) -> "Setting":
     from scepsy.model.cluster import NodeName
-    from scepsy.policy.route import find_policy
 
     changed = replace(
-        base,
+        _served_by(base, changes.policy or planned_policy, changes.patience),
         without=frozenset(map(NodeName, changes.without)),
         losses=tuple(map(_loss, changes.losses)),
-        make_router=find_policy(changes.route) if changes.route else base.make_router,
     )
     for text in changes.rates:
         changed = _with_rate(changed, text)
     return changed
+
+
+def _served_by(setting: "Setting", policy: str, patience: float | None = None) -> "Setting":
+    """As the gateway serves with a policy of that name."""
+    from scepsy.policy.by_name import PROGRAMS, SERVED, find_dispatcher
+    from scepsy.policy.route import find_policy
+
+    if patience is not None and policy != PROGRAMS:
+        raise InputError(
+            f"`--patience` says nothing to the policy `{policy}`",
+            hint=f"add `--policy {PROGRAMS}`, or leave `--patience` out",
+        )
+    settings = SERVED if patience is None else replace(SERVED, patience=patience)
+    make = find_dispatcher(policy, settings)
+    if make is not None:
+        return replace(setting, make_dispatcher=make)
+    return replace(setting, make_router=find_policy(policy))
 
 
 def _with_rate(setting: "Setting", text: str) -> "Setting":

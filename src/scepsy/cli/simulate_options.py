@@ -21,8 +21,18 @@ Losses = Annotated[
         "counted from the first arrival, warm-up included. Repeatable."
     ),
 ]
-Route = Annotated[
-    str | None, typer.Option(help="What if routed by this policy. Default: the plan's.")
+Policy = Annotated[
+    str | None,
+    typer.Option(
+        help="What if the gateway had this policy: a router's, or `programs`. Default: the plan's."
+    ),
+]
+Patience = Annotated[
+    float | None,
+    typer.Option(
+        help="What if the policy `programs` had this patience: low favours the slowest calls, high "
+        "the number of calls a second. Default: the gateway's."
+    ),
 ]
 Order = Annotated[
     str, typer.Option(help="Which waiting call is first: `first-come`, `oldest-execution`.")

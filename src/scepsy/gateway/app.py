@@ -46,11 +46,11 @@ from scepsy.gateway.turns import TurnPool, Turns
 from scepsy.listen import listen
 from scepsy.model.execution import CallId, CallStatus, ExecutionId
 from scepsy.model.workflow import LlmName
-from scepsy.policy.by_name import PROGRAMS, SERVED, find_dispatcher
+from scepsy.policy.by_name import SERVED, find_dispatcher
 from scepsy.policy.dispatch import Capacity, MakeDispatcher
 from scepsy.policy.dispatch_settings import Settings
 from scepsy.policy.program_table import Limits
-from scepsy.policy.route import POLICIES, find_policy
+from scepsy.policy.route import find_policy
 from scepsy.traces.store import SqliteTraceStore
 
 log = logging.getLogger(__name__)
@@ -103,11 +103,6 @@ class GatewayConfig:
             raise InputError(f"port {self.port} is not in [0, 65535]")
         if self.max_body_bytes < 1:
             raise InputError(f"max_body_bytes {self.max_body_bytes} must be >= 1")
-        if self.turns is not None and self.policy == PROGRAMS:
-            raise InputError(
-                f"the policy `{PROGRAMS}` knows nothing of LLMs that take turns",
-                hint=f"choose one of {', '.join(POLICIES)}",
-            )
         if unknown := {*self.hardware, *self.kv_tokens} - {each.llm for each in self.replicas}:
             raise InputError(f"no replica serves `{min(unknown)}`, of which a capacity is given")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from scepsy.errors import InputError, UnknownNameError
-from scepsy.model.execution import ReplicaName
+from scepsy.model.execution import ExecutionId, ReplicaName
 from scepsy.model.workflow import LlmName
 from scepsy.policy.replicas import ReplicaSet
 from scepsy.policy.retain import Lru, MakeRetention
@@ -113,7 +113,7 @@ class Fleet:
             self._groups[group.llm] = _Group(group.spec, make_router(), ReplicaSet())
             for name in group.replicas:
                 self._add(group.llm, name)
-        self._route_turns(together)
+        self._turn_group = self._route_turns(together)
 
     @property
     def waiting_calls(self) -> int:
@@ -183,6 +183,9 @@ class Fleet:
                 self._expect_beside(replica)
         return found
 
+    def over(self, now_s: float, execution: ExecutionId) -> None:
+        """No call of an execution follows. Routers keep nothing of it."""
+
     def lose(self, now_s: float, name: ReplicaName) -> tuple[str, ...]:
         """A replica dies with what it had cached; give its calls, which begin anew elsewhere.
 
@@ -219,7 +222,7 @@ class Fleet:
         gpus, others = self._turns[name]
         self._replicas[name] = _Replica(name, llm, gpus.add(engine), others)
 
-    def _route_turns(self, together: Sequence[tuple[ReplicaName, ...]]) -> None:
+    def _route_turns(self, together: Sequence[tuple[ReplicaName, ...]]) -> TurnGroup:
         """LLMs that take turns are routed by what goes on beside each replica."""
         taking = {self._replicas[name].llm for name in self._turns}
         group = TurnGroup.of(
@@ -230,7 +233,7 @@ class Fleet:
         routers = group.routers({llm: each.router for llm, each in self._groups.items()})
         for llm, router in routers.items():
             self._groups[llm].router = router
-        self._turn_group = group
+        return group
 
     def _see_turns(self, replica: _Replica, event: EngineEvent) -> None:
         """Note when a prompt is computed."""

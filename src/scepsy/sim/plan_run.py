@@ -1,13 +1,15 @@
 """A plan in virtual time, and what if: fewer nodes, other rates, nodes that are lost meanwhile."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 from scepsy.errors import InfeasibleError, InputError, UnknownNameError
 from scepsy.model.cluster import GpuId, NodeName
+from scepsy.model.execution import ReplicaName
 from scepsy.model.plan import PlacedReplica, Plan, WorkflowRate
 from scepsy.model.workflow import WorkflowName
+from scepsy.policy.dispatch import MakeDispatcher
 from scepsy.policy.order import OrderPolicy, first_come
 from scepsy.policy.route import LeastLoaded, MakeRouter
 from scepsy.sim.arrivals import (
@@ -20,6 +22,7 @@ from scepsy.sim.arrivals import (
     merged,
 )
 from scepsy.sim.fleet import Fleet, ServedGroup
+from scepsy.sim.program_fleet import ProgramFleet
 from scepsy.sim.run import Fault, FaultySimulation, ServedExecution
 from scepsy.sim.script import Script
 from scepsy.sim.specs import SpecOf, specs_of
@@ -50,6 +53,8 @@ class Setting:
     """Nodes whose replicas are not there."""
     losses: tuple[NodeLoss, ...] = ()
     make_router: MakeRouter = LeastLoaded
+    make_dispatcher: MakeDispatcher | None = None
+    """In place of a router: makes what calls of each LLM wait with."""
     order: OrderPolicy = first_come
     executions: int = 200
     """Counted over all workflows, where arrivals do not end by themselves."""
@@ -95,8 +100,9 @@ def simulate_plan(
     _check_left(groups, faults)
     there = {name for group in groups for name in group.replicas}
     turns = (tuple(r.name for r in each if r.name in there) for each in plan.together)
-    fleet = Fleet(groups, turns=filter(None, turns), make_router=setting.make_router)
-    simulation = FaultySimulation(_source(scripts, setting), fleet, faults, order=setting.order)
+    fleet = _fleet(groups, filter(None, turns), setting)
+    source = _source(scripts, setting)
+    simulation = FaultySimulation(source, fleet, faults, order=setting.order, on_over=fleet.over)
     first = 0 if setting.speed else setting.warm_up
     last = sum(map(len, scripts.values())) if setting.speed else first + setting.executions
     counted: list[ServedExecution] = []
@@ -110,6 +116,14 @@ def simulate_plan(
             if len(counted) == last - first:
                 break
     return Simulated(tuple(sorted(counted, key=lambda each: each.number)), tuple(others))
+
+
+def _fleet(
+    groups: Sequence[ServedGroup], turns: Iterable[tuple[ReplicaName, ...]], setting: Setting
+) -> Fleet:
+    if setting.make_dispatcher is None:
+        return Fleet(groups, turns=turns, make_router=setting.make_router)
+    return ProgramFleet(groups, turns=turns, make_dispatcher=setting.make_dispatcher)
 
 
 def replica_groups(

@@ -1,6 +1,6 @@
 """A fleet in which calls wait at a dispatcher for each LLM, and are bound to a replica late."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from scepsy.errors import UnknownNameError
@@ -10,6 +10,7 @@ from scepsy.policy.dispatch import CallResult, Capacity, Dispatcher, MakeDispatc
 from scepsy.policy.replicas import ReplicaSet
 from scepsy.policy.retain import Lru, MakeRetention, Retention
 from scepsy.policy.route import CallView
+from scepsy.policy.turns import TurnGroup
 from scepsy.profiles.step_time import EngineSpec
 from scepsy.sim.engine import EngineCall, EngineEvent, Finished, FirstToken
 from scepsy.sim.fleet import Fleet, ServedGroup
@@ -54,9 +55,17 @@ class ProgramFleet(Fleet):
         groups: Iterable[ServedGroup],
         *,
         make_dispatcher: MakeDispatcher,
+        turns: Iterable[tuple[ReplicaName, ...]] = (),
         make_retention: MakeRetention = Lru,
     ) -> None:
-        """Idle replicas, and a dispatcher for each LLM."""
+        """Idle replicas, and a dispatcher for each LLM; one that takes turns is told nothing of it.
+
+        Args:
+            groups: the replicas.
+            make_dispatcher: makes what calls of each LLM wait with.
+            turns: those of the replicas that take turns on the same GPUs.
+            make_retention: makes what decides which KV an engine keeps.
+        """
         groups = tuple(groups)
         self._told = _Told()
         self._retentions: list[Retention] = []
@@ -72,7 +81,12 @@ class ProgramFleet(Fleet):
         """When a dispatcher may send more though nothing happens."""
         self._sent: dict[str, tuple[Dispatcher, CallView, EngineCall]] = {}
         self._programs: dict[ExecutionId, set[str]] = {}
-        super().__init__(groups, make_router=lambda: self._told, make_retention=self._retention)
+        super().__init__(
+            groups,
+            turns=turns,
+            make_router=lambda: self._told,
+            make_retention=self._retention,
+        )
         for group in groups:
             for name in group.replicas:
                 self.dispatchers[group.llm].joined(0.0, name, self._capacities[group.llm])
@@ -164,6 +178,10 @@ class ProgramFleet(Fleet):
             self._told.replica = name
             super().submit(now_s, llm, view, call)
         self._due_s = min(each.next_s for each in self.dispatchers.values())
+
+    def _route_turns(self, _together: Sequence[tuple[ReplicaName, ...]]) -> TurnGroup:
+        """Dispatchers say where, also of LLMs that take turns."""
+        return TurnGroup.of((), {}, {})
 
     def _retention(self) -> Retention:
         made = self._make_kept()

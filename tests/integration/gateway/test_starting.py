@@ -39,6 +39,12 @@ async def test_an_unknown_policy_is_told_with_those_there_are():
         await start_gateway(GatewayConfig(replicas=REPLICAS, policy="fair"))
 
 
+def test_programs_are_forgotten_when_they_have_been_idle_for_as_long_as_is_said():
+    make = GatewayConfig(replicas=REPLICAS, policy="programs", execution_idle_s=7.0).dispatcher()
+
+    assert make().programs.limits.gap_s == 7.0
+
+
 @pytest.mark.parametrize(
     ("host", "expected"),
     [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("h", False)],

@@ -2,7 +2,6 @@ import pytest
 
 from scepsy.errors import InputError, MissingError, UnknownNameError
 from scepsy.gateway.answer import Answer, Usage
-from scepsy.gateway.app import GatewayConfig
 from scepsy.gateway.exchange import Exchange
 from scepsy.gateway.identify import Identity, Rung
 from scepsy.gateway.pool import Replica, Replicas
@@ -12,7 +11,6 @@ from scepsy.model.execution import CallStatus, Endpoint
 from scepsy.model.plan import Allocation, Plan, Prediction, ReplicaGroup
 from scepsy.model.workflow import LlmName
 from scepsy.place.pack import pack
-from scepsy.policy.by_name import PROGRAMS
 from scepsy.policy.route import LeastLoaded, PrefixAware
 from scepsy.policy.turns import StepCost
 from scepsy.profiles.catalog import find_gpu_type
@@ -173,8 +171,3 @@ def test_replicas_of_a_plan_are_given_by_name():
 def test_bad_replicas_of_a_plan_are_input_errors(texts, message):
     with pytest.raises(InputError, match=message):
         planned_replicas(a_plan(A, B), texts)
-
-
-def test_dispatching_by_programs_knows_nothing_of_turns():
-    with pytest.raises(InputError, match="knows nothing of LLMs that take turns"):
-        GatewayConfig(replicas=REPLICAS, policy=PROGRAMS, turns=TURNS)
