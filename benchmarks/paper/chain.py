@@ -1,15 +1,18 @@
 """One system on one workload and cluster, from low rates to high ones; a file of results for each.
 
 At each rate the system's configurations are simulated on the training executions, on a seed kept
-for tuning; the best of them again on a second one; the best there is evaluated, on executions and
-seeds that it was not chosen on. From the first rate on at which none keeps up, none is simulated.
+for tuning; the best of them again on a second one, those of ours behind other policies as well, and
+the best of these on a third; the best there is evaluated, on executions and seeds that it was not
+chosen on. From the first rate on at which none keeps up, none is simulated.
 """
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import inf, sqrt
+from operator import itemgetter
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.paper.measure import Ceiling, Latency, Run, Window, measure
 from benchmarks.paper.settings import Part, Setting
@@ -19,9 +22,9 @@ from benchmarks.paper.workloads import Workload, streams
 from scepsy.model.workflow import WorkflowName
 from scepsy.sim.arrivals import Stream
 
-_SECOND_ROUND = 3
-"""Configurations that are tuned on the second seed."""
-_TUNED = (0.3, 0.6)
+_KEPT = 3
+"""Configurations that get to the next round of tuning."""
+_TUNED = (0.3, 0.6, 1.0)
 """Executions of the rounds of tuning, as parts of those of evaluation."""
 _WARM_UP = 0.5
 """Executions that come before those that count, as a part of them."""
@@ -147,6 +150,13 @@ def _points(
         yield point
 
 
+class _Scored(NamedTuple):
+    value: float
+    """Relative latency; infinite where it does not keep up."""
+    less_ended_per_s: float
+    candidate: Candidate
+
+
 class _Tester:
     """Tunes and evaluates a system at a rate."""
 
@@ -186,36 +196,48 @@ class _Tester:
     def _tuned(self, found: Sequence[Candidate], factor: float) -> Candidate | None:
         """The best on the seeds for tuning; None where none keeps up on the first of them.
 
-        If one of them keeps up on the first seed and none on the second, the best of the first.
+        If one of them keeps up on the first seed and none later, the one that serves most there.
         """
+        rates = self._variant.told_rates(self._workload.rates(factor))
+        arriving = streams(self._workload.training, rates)
+        first = self._round(found, arriving, factor, 0)
+        if not first or first[0].value == inf:
+            return None
+        kept = [each.candidate for each in first if each.value < inf][:_KEPT]
+        left = [one for each in kept for one in (each, *each.others)]
+        if len(left) == 1:
+            return left[0]
+        second = self._round(left, arriving, factor, 1)
+        if second[0].value == inf or second[0].candidate.rounds <= 2:
+            return second[0].candidate
+        known = {each.candidate: each.value for each in second[:_KEPT] if each.value < inf}
+        third = self._round(list(known), arriving, factor, 2)
+
+        def both(scored: _Scored) -> float:
+            return _TUNED[1] * known[scored.candidate] + _TUNED[2] * scored.value
+
+        return min(third, key=both).candidate
+
+    def _round(
+        self, left: Sequence[Candidate], arriving: Sequence[Stream], factor: float, number: int
+    ) -> list[_Scored]:
+        """Best first; of those that do not get to the next round some are given up."""
         scale_s = self._scale_s()
         excess = {demand.workflow: demand.likely_excess for demand in self._workload.demands}
-        left: list[Candidate] = list(found)
-        rounds = zip(self._setting.tuning_seeds, _TUNED, strict=True)
-        for number, (seed, part) in enumerate(rounds):
-            if number and len(left) == 1:
-                break
-            rates = self._variant.told_rates(self._workload.rates(factor))
-            arriving = streams(self._workload.training, rates)
-            window = self._window(factor, part)
-            scored: list[tuple[float, float, Candidate]] = []
-            for candidate in left:
-                known = sorted(value for value, _, _ in scored)[: 1 if number else _SECOND_ROUND]
-                full = len(known) == (1 if number else _SECOND_ROUND)
-                ceiling = Ceiling(known[-1], scale_s) if full and known[-1] < inf else None
-                run = measure(candidate.system, arriving, window, seed, ceiling)
-                value = run.relative(scale_s)
-                if candidate.is_cautious and value < inf:
-                    busier = [_busier(each, excess) for each in arriving]
-                    value = (value + self._at_busier(candidate, busier, window, seed)) / 2
-                scored.append((value, -run.ended_per_s, candidate))
-            scored.sort(key=_score)
-            if not number and (not scored or scored[0][0] == float("inf")):
-                return None
-            best = scored[0][2]
-            kept = [candidate for value, _, candidate in scored if value < float("inf")] or [best]
-            left = [*kept[:_SECOND_ROUND], *best.others]
-        return left[0]
+        busier = [_busier(each, excess) for each in arriving]
+        seed, window = self._setting.tuning_seeds[number], self._window(factor, _TUNED[number])
+        scored: list[_Scored] = []
+        for candidate in left:
+            wanted = 1 if number and candidate.rounds <= 2 else _KEPT
+            known = sorted(each.value for each in scored)[:wanted]
+            has_all = len(known) == wanted and known[-1] < inf
+            ceiling = Ceiling(known[-1], scale_s) if has_all else None
+            run = measure(candidate.system, arriving, window, seed, ceiling)
+            value = run.relative(scale_s)
+            if candidate.is_cautious and value < inf:
+                value = (value + self._at_busier(candidate, busier, window, seed)) / 2
+            scored.append(_Scored(value, -run.ended_per_s, candidate))
+        return sorted(scored, key=itemgetter(0, 1))
 
     def _at_busier(
         self, candidate: Candidate, arriving: Sequence[Stream], window: Window, seed: int
@@ -246,7 +268,3 @@ class _Tester:
 def _busier(stream: Stream, excess: Mapping[WorkflowName, float]) -> Stream:
     more = 1 + excess[stream.scripts[0].workflow]
     return replace(stream, rate_per_s=stream.rate_per_s * more)
-
-
-def _score(scored: tuple[float, float, Candidate]) -> tuple[float, float]:
-    return scored[:2]

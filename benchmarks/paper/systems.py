@@ -21,7 +21,7 @@ from scepsy.search.goals import largest_rates
 from scepsy.search.limits import Limits, LlmLimits
 from scepsy.search.problem import PlanRequest, Problem, problem
 from scepsy.search.rank import contenders, ranked
-from scepsy.search.turns import memory_shifts, taking_turns
+from scepsy.search.turns import taking_turns
 from scepsy.sim.baselines.base import System, Task, is_placeable
 from scepsy.sim.baselines.ratings import Ratings
 from scepsy.sim.baselines.registry import BASELINES
@@ -42,6 +42,7 @@ _POLICIES = (
     ("prefix-aware", "oldest-execution"),
 )
 """Those that the best one is tried with then."""
+_ROUNDS = 3
 _LOOKED_AT = 2000
 _LEAST_FACTOR = 0.01
 
@@ -68,14 +69,16 @@ class Choice:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
     """A configuration of a system, and how to make it for another task."""
 
     system: System
     make_for: Callable[[Task], System]
     others: tuple["Candidate", ...] = ()
-    """To be tried beside it in the second round of tuning, if it is the best of the first."""
+    """To be tried beside it in the second round of tuning, if it is among the best of the first."""
+    rounds: int = 2
+    """Of tuning."""
     is_cautious: bool = False
     """Whether it is tuned at more load as well, as executions may well be longer than recorded."""
 
@@ -101,14 +104,14 @@ def _own(
 ) -> Candidate:
     choice = Choice(allocation, *_PLAIN)
     others = [Choice(allocation, *policy) for policy in policies]
-    if policies:
-        others += [Choice(each, *_PLAIN) for each in _that_fit(memory_shifts(allocation), task)]
     return Candidate(
         choice.system(task),
         choice.system,
         tuple(
-            Candidate(other.system(task), other.system, is_cautious=is_cautious) for other in others
+            Candidate(other.system(task), other.system, rounds=_ROUNDS, is_cautious=is_cautious)
+            for other in others
         ),
+        rounds=_ROUNDS,
         is_cautious=is_cautious,
     )
 

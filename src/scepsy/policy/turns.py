@@ -13,45 +13,58 @@ from scepsy.model.workflow import LlmName
 from scepsy.policy.prefix_index import BLOCKS_PER_REPLICA, PrefixIndex
 from scepsy.policy.replicas import NoReplicaLeft, ReplicaSet
 from scepsy.policy.route import CallView, PrefixAware, Router
-from scepsy.profiles.step_time import EngineSpec
+from scepsy.profiles.step_time import EngineSpec, StepTimes
 
-_CONTEXT_TOKENS, _MANY_CALLS = 2000, 32
-"""Of a call, and how many of them: where the cost of a step is looked up."""
+_CONTEXT_TOKENS = 64
+"""In which contexts are told apart where the time of a step is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepCost:
     """About how long an LLM's steps take."""
 
-    first_s: float
-    """That gives one call a token."""
-    more_s: float
-    """More with each further call."""
+    times: StepTimes
+    most_calls: int
+    """In one step."""
     prompt_token_s: float
     """For each token of a prompt, in a step that it fills."""
+    _known_s: dict[tuple[int, int], float] = field(default_factory=dict, repr=False)
 
-    def step_s(self, calls: int) -> float:
-        """That gives so many calls a token; 0 with none."""
-        return self.first_s + self.more_s * (calls - 1) if calls else 0.0
+    def step_s(self, calls: int, context_tokens: float) -> float:
+        """That gives so many calls a token, of so long a context in the mean; 0 with no calls."""
+        if not calls:
+            return 0.0
+        key = min(calls, self.most_calls), round(context_tokens / _CONTEXT_TOKENS)
+        known_s = self._known_s.get(key)
+        if known_s is None:
+            decodes, tokens = key[0], key[0] * max(1, key[1] * _CONTEXT_TOKENS)
+            known_s = self._known_s[key] = self.times.decode_run_s(
+                decodes=decodes, decode_context_tokens=tokens, steps=1
+            )
+        return known_s
 
 
 def step_cost(spec: EngineSpec) -> StepCost:
     """That of an engine's steps."""
-    few_s, many_s = (
-        spec.times.decode_run_s(decodes=n, decode_context_tokens=n * _CONTEXT_TOKENS, steps=1)
-        for n in (1, _MANY_CALLS)
-    )
     prefill_s = spec.times.step_s(
         prefill_tokens=spec.chunk_tokens,
         prefill_context_tokens=0,
         decodes=0,
         decode_context_tokens=0,
     )
-    return StepCost(
-        first_s=few_s,
-        more_s=max(0.0, many_s - few_s) / (_MANY_CALLS - 1),
-        prompt_token_s=prefill_s / spec.chunk_tokens,
-    )
+    return StepCost(spec.times, spec.max_seqs, prefill_s / spec.chunk_tokens)
+
+
+@dataclass(slots=True)
+class _Contexts:
+    """How long the contexts of an LLM's calls are."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+
+    def mean_tokens(self, answer_tokens: float) -> float:
+        """Halfway through the answer."""
+        return self.prompt_tokens / max(1, self.calls) + answer_tokens / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +76,7 @@ class TurnGroup:
     beside: Mapping[ReplicaName, Collection[tuple[LlmName, ReplicaName]]]
     """For each replica those of the other LLMs on its GPUs."""
     _prompt_tokens: dict[ReplicaName, int] = field(default_factory=dict)
+    _contexts: dict[LlmName, _Contexts] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -89,6 +103,12 @@ class TurnGroup:
             for llm, router in routers.items()
         }
 
+    def came(self, llm: LlmName, prompt_tokens: int) -> None:
+        """A call of an LLM looks for a replica."""
+        seen = self._contexts.setdefault(llm, _Contexts())
+        seen.calls += 1
+        seen.prompt_tokens += prompt_tokens
+
     def started(self, name: ReplicaName, prompt_tokens: int) -> None:
         """A call was sent to a replica."""
         self._prompt_tokens[name] = self.prompt_tokens(name) + prompt_tokens
@@ -100,6 +120,14 @@ class TurnGroup:
     def lost(self, name: ReplicaName) -> None:
         """A replica is gone, or came back empty."""
         self._prompt_tokens.pop(name, None)
+
+    def step_s(self, llm: LlmName, calls: int) -> float:
+        """About how long a step of an LLM takes that gives so many calls a token."""
+        seen = self._contexts.get(llm)
+        if seen is None or not calls:
+            return 0.0
+        tokens = seen.mean_tokens(self.replicas[llm].answer_tokens)
+        return self.costs[llm].step_s(calls, tokens)
 
     def prompt_tokens(self, name: ReplicaName) -> int:
         """Of calls on a replica without a first token."""
@@ -119,6 +147,7 @@ class FewestTurns:
         self, call: CallView, replicas: ReplicaSet, without: Collection[ReplicaName] = ()
     ) -> ReplicaName:
         """The replica on whose GPUs it costs least."""
+        self._group.came(self._llm, call.prompt_tokens)
         hits = self._index.hits(call.prefix_blocks) if self._index else {}
         block_tokens = call.prompt_tokens / len(call.prefix_blocks) if hits else 0.0
         costs = [
@@ -143,18 +172,18 @@ class FewestTurns:
             self._index.forget(replica)
 
     def _cost_s(self, prompt_tokens: float, name: ReplicaName, replicas: ReplicaSet) -> float:
-        group, own = self._group, self._group.costs[self._llm]
-        calls = replicas.inflight(name).calls
-        step_s, inflight = own.step_s(calls), calls
-        more_s = own.step_s(calls + 1) - step_s
-        prompts_s = group.prompt_tokens(name) * own.prompt_token_s
+        group, prompt_token_s = self._group, self._group.costs[self._llm].prompt_token_s
+        calls = inflight = replicas.inflight(name).calls
+        step_s = group.step_s(self._llm, calls)
+        more_s = group.step_s(self._llm, calls + 1) - step_s
+        prompts_s = group.prompt_tokens(name) * prompt_token_s
         for llm, other in group.beside.get(name, ()):
-            others, cost = group.replicas[llm], group.costs[llm]
+            others = group.replicas[llm]
             if other in others.names:
                 count = others.inflight(other).calls
                 inflight += count
-                step_s += cost.step_s(count)
-                prompts_s += group.prompt_tokens(other) * cost.prompt_token_s
+                step_s += group.step_s(llm, count)
+                prompts_s += group.prompt_tokens(other) * group.costs[llm].prompt_token_s
         steps = 1 + replicas.answer_tokens
-        adds_s = more_s * steps + prompt_tokens * own.prompt_token_s
+        adds_s = more_s * steps + prompt_tokens * prompt_token_s
         return prompts_s + step_s * steps + adds_s * (1 + inflight)

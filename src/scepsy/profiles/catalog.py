@@ -182,6 +182,19 @@ GPU_TYPES: Mapping[GpuTypeName, GpuType] = {
 }
 """GPU types by name: all SXM but the L40S, which is a PCIe card."""
 
+_PCIE_BYTES_PER_S: Mapping[GpuTypeName, float] = {
+    GpuTypeName("a100"): 32e9,
+    GpuTypeName("l40s"): 32e9,
+    GpuTypeName("h100"): 64e9,
+    GpuTypeName("h200"): 64e9,
+    GpuTypeName("b200"): 64e9,
+}
+"""Of each GPU, in each direction: 16 lanes of PCIe 4.0 or 5.0."""
+_PCIE_EFFICIENCY = 0.85
+"""Of a copy of large blocks of pinned memory. Assumed."""
+_OTHER_PCIE_BYTES_PER_S = 32e9
+_OTHER_MEMORY_BYTES = 80 * GIB
+
 _LLM_BY_NAME = {
     known.casefold(): llm for llm in LLMS for known in (llm.name, llm.hf_name, *llm.aliases)
 }
@@ -226,3 +239,15 @@ def find_gpu_type(name: str) -> GpuType:
     if gpu_type is None:
         raise UnknownNameError("GPU type", name, GPU_TYPES)
     return gpu_type
+
+
+def host_bytes_per_s(gpu_type: GpuTypeName) -> float:
+    """Between a GPU and host memory in each direction; an assumed speed for unknown types."""
+    return _PCIE_EFFICIENCY * _PCIE_BYTES_PER_S.get(gpu_type, _OTHER_PCIE_BYTES_PER_S)
+
+
+def memory_move_s(gpu_type: GpuTypeName) -> float:
+    """Seconds in which as much as a GPU's memory goes to host memory or comes back."""
+    known = GPU_TYPES.get(gpu_type)
+    memory_bytes = known.memory_bytes if known else _OTHER_MEMORY_BYTES
+    return memory_bytes / host_bytes_per_s(gpu_type)

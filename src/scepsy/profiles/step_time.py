@@ -99,3 +99,8 @@ class EngineSpec:
     def __post_init__(self) -> None:
         if min(self.kv_blocks, self.block_tokens, self.max_seqs, self.chunk_tokens) < 1:
             raise InputError("an engine needs at least one KV block, sequence and token a step")
+
+    @property
+    def kv_move_s(self) -> float:
+        """Seconds to bring back as many blocks as there is room for."""
+        return self.kv_blocks * self.host_block_s

@@ -15,7 +15,7 @@ from scepsy.model.workflow import LlmName
 from scepsy.place.pack import pack
 from scepsy.search.frontier import Shape
 from scepsy.search.problem import Problem
-from scepsy.search.turns import memory_shifts, turn_replicas
+from scepsy.search.turns import turn_replicas
 
 _SLACK = 1e-9
 
@@ -36,8 +36,7 @@ class Neighbourhood:
     def of(self, allocation: Allocation) -> Iterator[Allocation]:
         """Those that can be placed, by what is predicted.
 
-        Of LLMs that take turns first those with other shares of the memory, then other numbers of
-        replicas; nothing is predicted of them.
+        First those with other numbers of replicas that take turns; nothing is predicted of them.
         """
         yield from self._with_other_turns(allocation)
         shapes = {
@@ -60,7 +59,7 @@ class Neighbourhood:
 
     def _with_other_turns(self, allocation: Allocation) -> Iterator[Allocation]:
         limits = self._problem.request.limits
-        for changed in (*memory_shifts(allocation), *turn_replicas(allocation)):
+        for changed in turn_replicas(allocation):
             fits = changed.gpus <= self._problem.gpus + _SLACK
             fits = fits and all(g.replicas >= limits.of(g.llm).min_replicas for g in changed.groups)
             if fits and placed(self._problem, changed) is not None:

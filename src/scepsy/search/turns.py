@@ -9,7 +9,7 @@ best on the GPUs that are left, and who measures decides.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from itertools import chain, combinations, permutations, product
+from itertools import chain, combinations, product
 
 import numpy as np
 
@@ -41,20 +41,6 @@ def taking_turns(problem: Problem, most: int) -> list[Allocation]:
     sharing is not allowed.
     """
     return [found for _, found in sorted(_estimated(problem), key=_cost)[:most]]
-
-
-def memory_shifts(allocation: Allocation) -> Iterator[Allocation]:
-    """Those in which one LLM that takes turns gives a tenth of the memory to another."""
-    for llms in allocation.turns:
-        for giver, taker in permutations(map(allocation.group, llms), 2):
-            left = round(_TENTHS * giver.gpu_fraction) - 1
-            if left:
-                less = replace(giver, gpu_fraction=left / _TENTHS)
-                tenths = round(_TENTHS * taker.gpu_fraction) + 1
-                more = replace(taker, gpu_fraction=tenths / _TENTHS)
-                changed = {less.llm: less, more.llm: more}
-                groups = (changed.get(group.llm, group) for group in allocation.groups)
-                yield Allocation(tuple(groups), allocation.turns)
 
 
 def turn_replicas(allocation: Allocation) -> Iterator[Allocation]:

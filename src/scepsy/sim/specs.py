@@ -1,12 +1,13 @@
 """What each replica of an allocation can do."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from scepsy.errors import InfeasibleError
 from scepsy.model.cluster import GpuTypeName
 from scepsy.model.plan import Allocation, ReplicaGroup
 from scepsy.model.workflow import LlmName
+from scepsy.profiles.catalog import memory_move_s
 from scepsy.profiles.step_time import EngineSpec
 
 SpecOf = Callable[[LlmName, GpuTypeName, int, float], EngineSpec]
@@ -30,10 +31,14 @@ def specs_of(allocation: Allocation, spec_of: SpecOf) -> dict[LlmName, EngineSpe
         InfeasibleError: a group's weights do not fit its share of the GPUs.
         MissingError: no step times are known for a group.
     """
-    return {
-        group.llm: _spec(group, spec_of, takes_turns=bool(allocation.turns_of(group.llm)))
-        for group in allocation.groups
+    found = {
+        g.llm: spec_of(g.llm, g.gpu_type, g.tensor_parallel, g.gpu_fraction)
+        for g in allocation.groups
     }
+    for llms in allocation.turns:
+        together = [allocation.group(llm) for llm in llms]
+        found.update(_by_turns(together, {llm: found[llm] for llm in llms}, spec_of))
+    return found
 
 
 def check_calls_fit(specs: Mapping[LlmName, EngineSpec], longest: Mapping[LlmName, int]) -> None:
@@ -55,15 +60,31 @@ def check_calls_fit(specs: Mapping[LlmName, EngineSpec], longest: Mapping[LlmNam
             )
 
 
-def _spec(group: ReplicaGroup, spec_of: SpecOf, *, takes_turns: bool) -> EngineSpec:
-    """An LLM that takes turns has the memory of its share, and at its turn the whole GPUs."""
-    spec = spec_of(group.llm, group.gpu_type, group.tensor_parallel, group.gpu_fraction)
-    if not takes_turns:
-        return spec
-    whole = spec_of(group.llm, group.gpu_type, group.tensor_parallel, 1.0)
-    return replace(
-        whole,
-        kv_blocks=spec.kv_blocks,
-        provenance=spec.provenance,
-        error_fraction=spec.error_fraction,
-    )
+def _by_turns(
+    groups: Sequence[ReplicaGroup], shares: Mapping[LlmName, EngineSpec], spec_of: SpecOf
+) -> dict[LlmName, EngineSpec]:
+    """At its turn an LLM has the whole GPUs, and for KV all that no weights take.
+
+    Args:
+        groups: those that take turns.
+        shares: their engines on their parts of the memory.
+        spec_of: gives those on all of it.
+    """
+    wholes = {g.llm: spec_of(g.llm, g.gpu_type, g.tensor_parallel, 1.0) for g in groups}
+    # KV blocks grow with the part of the memory, once that holds the weights.
+    sizes = {
+        g.llm: (1 - g.gpu_fraction) / more
+        for g in groups
+        if (more := wholes[g.llm].kv_blocks - shares[g.llm].kv_blocks) > 0
+    }
+    room = 1 - sum(1 - size * wholes[llm].kv_blocks for llm, size in sizes.items())
+    return {
+        g.llm: replace(
+            wholes[g.llm],
+            kv_blocks=int(room / size) if (size := sizes.get(g.llm)) else shares[g.llm].kv_blocks,
+            host_block_s=sizes.get(g.llm, 0.0) * memory_move_s(g.gpu_type),
+            provenance=shares[g.llm].provenance,
+            error_fraction=shares[g.llm].error_fraction,
+        )
+        for g in groups
+    }

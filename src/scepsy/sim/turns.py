@@ -1,9 +1,9 @@
-"""Engines that share GPUs by turns: one computes at a time.
+"""Engines that share GPUs by turns: one computes at a time, with all KV room that there is.
 
 Each engine runs on a clock of its own, which stands still while another has its turn; what it says
 is told in real time. A turn ends with the step under way, and not before the prompts that waited
 when it began are computed: prompts that came meanwhile are then computed together. An engine that
-is alone at work is never interrupted.
+is alone at work is never interrupted. KV of others leaves for host memory where room is needed.
 """
 
 from bisect import bisect_right
@@ -22,6 +22,7 @@ from scepsy.sim.engine import (
     Finished,
     FirstToken,
 )
+from scepsy.sim.turn_memory import make_room
 
 GROUP_CALLS = 8
 """Calls whose prompts are computed at one turn at most before it may end."""
@@ -52,6 +53,10 @@ class TurnTaker:
         """When its last turn began."""
         self.wanted_s = 0.0
         """When it last began to have something to do."""
+        self.block_size = 1 / engine.spec.kv_blocks
+        """Of a KV block, as a part of the room for KV."""
+        self.away = 0.0
+        """Of its KV in host memory, likewise."""
         self._gpus = gpus
         self._turns_s: list[float] = []
         """What its clock showed when turns began."""
@@ -63,6 +68,11 @@ class TurnTaker:
     def waiting_calls(self) -> int:
         """As an engine's."""
         return self.engine.waiting_calls
+
+    @property
+    def kv_size(self) -> float:
+        """KV of its calls, wherever it is."""
+        return self.engine.statistics().kv_used_blocks * self.block_size if self.inflight else 0.0
 
     @property
     def due_s(self) -> float:
@@ -201,10 +211,8 @@ class SharedGpus:
         """Whether an engine may have something to be collected."""
         self.inflight = 0
         """Calls that have come and not ended."""
-        self.switches = 0
-        """Turns that began with another engine than the last."""
-        self.switching_s = 0.0
-        """Seconds in which nothing was computed for them."""
+        self.switches, self.switching_s = 0, 0.0
+        """Turns that began with another engine than the last; seconds in which it cost all."""
         self._active: TurnTaker | None = None
         self._served: set[TurnTaker] = set()
         """That have had their turn in this round."""
@@ -379,9 +387,11 @@ class SharedGpus:
         turn_s = max(0.0, at_s - self._shared_s)
         return turn_s * TURN_COST_FRACTION / (1 - TURN_COST_FRACTION)
 
-    def _stall_s(self, _member: TurnTaker, _at_s: float) -> float:
-        """Seconds until an engine can go on, where it must bring something first."""
-        return 0.0
+    def _stall_s(self, member: TurnTaker, _at_s: float) -> float:
+        """Seconds until an engine can go on: its KV comes back, that of others leaves."""
+        in_s = member.away * member.engine.spec.kv_move_s
+        left = make_room(member, 1.0, self.members)
+        return max(in_s, sum(size * other.engine.spec.kv_move_s for other, size in left))
 
 
 def _precedence(member: TurnTaker) -> tuple[bool, float]:

@@ -5,7 +5,13 @@ from scepsy.gateway.answer import Answer, Usage
 from scepsy.gateway.exchange import Exchange
 from scepsy.gateway.identify import Identity, Rung
 from scepsy.gateway.pool import Replica, Replicas
-from scepsy.gateway.turns import TurnPool, Turns, planned_replicas, planned_turns
+from scepsy.gateway.turns import (
+    TurnPool,
+    Turns,
+    planned_hardware,
+    planned_replicas,
+    planned_turns,
+)
 from scepsy.model.cluster import regular_cluster
 from scepsy.model.execution import CallStatus, Endpoint
 from scepsy.model.plan import Allocation, Plan, Prediction, ReplicaGroup
@@ -16,10 +22,12 @@ from scepsy.policy.turns import StepCost
 from scepsy.profiles.catalog import find_gpu_type
 from scepsy.sim.fleet import Fleet
 from scepsy.sim.plan_run import replica_groups
+from scepsy.sim.program_fleet import capacity_of
 from scepsy.sim.specs import published
+from tests.property.made_up_times import DyadicTimes
 
 A, B, ALONE = LlmName("a"), LlmName("b"), LlmName("c")
-COST = StepCost(first_s=0.01, more_s=0.001, prompt_token_s=1e-4)
+COST = StepCost(DyadicTimes(), most_calls=256, prompt_token_s=1e-4)
 TURNS = Turns((("a-0", "b-0"), ("a-1", "b-1")), {A: COST, B: COST})
 REPLICAS = tuple(
     Replica(f"{llm}-{number}", llm, f"http://{llm}{number}")
@@ -140,6 +148,21 @@ def test_a_plan_says_who_takes_turns_and_the_simulators_costs():
     }
     assert turns.costs == fleet._turn_group.costs
     assert planned_turns(a_plan(*QWENS, turns=False)) is None
+
+
+@pytest.mark.parametrize("turns", [False, True])
+def test_a_plan_says_what_its_replicas_should_do(turns):
+    plan = a_plan(*QWENS, turns=turns)
+
+    assert planned_hardware(plan) == {
+        group.llm: capacity_of(group.spec) for group in replica_groups(plan, published)
+    }
+
+
+def test_of_llms_of_which_nothing_is_published_a_plan_says_nothing():
+    plan = a_plan(B, QWENS[0], turns=False)
+
+    assert set(planned_hardware(plan)) == {QWENS[0]}
 
 
 def test_llms_of_which_nothing_is_known_cannot_be_routed_by_turns():

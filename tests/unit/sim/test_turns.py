@@ -178,3 +178,39 @@ def test_rounding_brings_no_event_before_its_time(at_s: float) -> None:
         a.offset_s = offset_s
         now_s = nextafter(due_s + a.offset_s, 0.0)
         assert a.own_at(now_s) < due_s
+
+
+MOVE_S = 1 / 1024
+
+
+def crowded(kv_blocks: int) -> tuple[SharedGpus, list[TurnTaker]]:
+    """Two engines with room for so many blocks of either; each gets a call of six."""
+    gpus = SharedGpus()
+    spec = EngineSpec(
+        times=EqualTimes(),
+        kv_blocks=kv_blocks,
+        block_tokens=16,
+        chunk_tokens=CHUNK,
+        host_block_s=MOVE_S,
+    )
+    found = [gpus.add(Engine(spec)) for _ in range(2)]
+    for number, each in enumerate(found):
+        each.submit(number * STEP_S / 2, call(str(number), prompt=86, output=10))
+    return gpus, found
+
+
+def test_kv_leaves_for_a_turn_that_needs_its_room_and_comes_back() -> None:
+    roomy, (a, b) = crowded(12)
+    b.advance(TURN_STEPS * STEP_S * (1 + LOST))
+    assert (a.away, b.away) == (0, 0), "there is room for both"
+    ends(a.advance(9.0)) | ends(b.advance(9.0))
+
+    tight, (a, b) = crowded(8)
+    b.advance(TURN_STEPS * STEP_S * (1 + LOST) + 8 * MOVE_S)
+    left_blocks = sum(each.engine.statistics().kv_used_blocks for each in (a, b)) - 8
+    assert left_blocks >= 3
+    assert 8 * a.away == pytest.approx(left_blocks, abs=1)
+    assert sorted(ends(a.advance(9.0)) | ends(b.advance(9.0))) == ["0", "1"]
+    assert (a.away, b.away) == (0, 0)
+    more_s = tight.switching_s - roomy.switching_s
+    assert left_blocks - 1 <= more_s / MOVE_S <= 2 * 6

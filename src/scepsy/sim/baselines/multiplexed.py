@@ -3,16 +3,15 @@
 See ``docs/reference/baselines/multiplexed.md``.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from scepsy.errors import InfeasibleError, MissingError
-from scepsy.model.cluster import GpuTypeName
 from scepsy.model.execution import ReplicaName
 from scepsy.model.workflow import LlmName
 from scepsy.place.topology import largest_domain
-from scepsy.profiles.catalog import find_llm
+from scepsy.profiles.catalog import find_llm, host_bytes_per_s
 from scepsy.profiles.step_time import EngineSpec, StepTimes
 from scepsy.sim.baselines.base import System, Task
 from scepsy.sim.baselines.pool import Pool, PrefillApart
@@ -27,17 +26,6 @@ TOKEN_TARGETS_S = (0.1, 0.03, 0.01)
 longer and switches fewer."""
 PREFILL_PARTS = (0.25, 0.5)
 """Of the instances, where prefill is apart."""
-PCIE_BYTES_PER_S: Mapping[GpuTypeName, float] = {
-    GpuTypeName("a100"): 32e9,
-    GpuTypeName("l40s"): 32e9,
-    GpuTypeName("h100"): 64e9,
-    GpuTypeName("h200"): 64e9,
-    GpuTypeName("b200"): 64e9,
-}
-"""Of each GPU, in each direction: 16 lanes of PCIe 4.0 or 5.0."""
-PCIE_EFFICIENCY = 0.85
-"""Of a copy of large blocks of pinned memory. Assumed."""
-_OTHER_PCIE_BYTES_PER_S = 32e9
 _ONE_STEP_TOKENS = 1 << 30
 
 
@@ -119,12 +107,11 @@ def _llms(task: Task) -> Iterator[_Llm]:
 def _kind(task: Task, llms: Sequence[_Llm], degree: int) -> _Kind:
     """Instances of a degree, with all LLMs that they can serve."""
     tenants = [tenant for llm in llms if (tenant := _tenant(task, llm, degree)) is not None]
-    pcie_bytes_per_s = PCIE_BYTES_PER_S.get(task.gpu_type, _OTHER_PCIE_BYTES_PER_S)
     return _Kind(
         degree=degree,
         llms=tuple(tenant.alone.llm for tenant in tenants),
         plans=tuple(memory_plans(tenants)) if tenants else (),
-        host_bytes_per_s=PCIE_EFFICIENCY * pcie_bytes_per_s * degree,
+        host_bytes_per_s=host_bytes_per_s(task.gpu_type) * degree,
     )
 
 

@@ -12,6 +12,7 @@ from scepsy.model.workflow import LlmName
 from scepsy.profiles.step_time import EngineSpec
 from scepsy.sim.baselines.turns import quotas_s
 from scepsy.sim.engine import Engine, EngineCall, EngineEvent
+from scepsy.sim.turn_memory import make_room
 from scepsy.sim.turns import SharedGpus, TurnTaker
 
 
@@ -79,13 +80,7 @@ class _Slot(TurnTaker):
     def __init__(self, gpus: SharedGpus, model: PooledLlm) -> None:
         super().__init__(gpus, Engine(model.spec))
         self.model = model
-        self.away_bytes = 0
-        """Of its KV, in host memory."""
-
-    @property
-    def kv_bytes(self) -> int:
-        """KV of its calls, wherever it is."""
-        return self.engine.statistics().kv_used_blocks * self.model.block_bytes
+        self.block_size = model.block_bytes
 
 
 class PooledInstance(SharedGpus):
@@ -181,36 +176,17 @@ class PooledInstance(SharedGpus):
     def _stall_s(self, member: TurnTaker, at_s: float) -> float:
         """Its weights and KV come in, others' KV goes out."""
         slot = self._slot_of(member)
-        in_s = slot.away_bytes / self.spec.host_bytes_per_s
-        slot.away_bytes = 0
+        in_s = slot.away / self.spec.host_bytes_per_s
         if not slot.model.stays and self._loaded not in (None, slot):
             ahead_s = at_s - max(self._ready_s, slot.wanted_s) if self.spec.prefetches else 0.0
             in_s += max(0.0, self._load_s(slot) - max(0.0, ahead_s))
-        return max(in_s, self._make_room(slot) / self.spec.host_bytes_per_s)
+        room_bytes = slot.model.spec.kv_blocks * slot.model.block_bytes
+        went_bytes = sum(size for _, size in make_room(slot, room_bytes, self._slots.values()))
+        return max(in_s, went_bytes / self.spec.host_bytes_per_s)
 
     def _turn_cost_s(self, at_s: float) -> float:
         """What is measured of turns of LLMs that all stay; others have longer turns, and stalls."""
         return super()._turn_cost_s(at_s) if self._all_stay else 0.0
-
-    def _make_room(self, slot: _Slot) -> int:
-        """Bytes of other LLMs' KV that must leave for an LLM's turn, of the last turn first."""
-        own_bytes = slot.kv_bytes
-        over_bytes = own_bytes - slot.model.spec.kv_blocks * slot.model.block_bytes
-        there: list[tuple[_Slot, int]] = []
-        for other in self._slots.values():
-            if other is not slot and other.inflight:
-                kv_bytes = other.kv_bytes
-                other.away_bytes = min(other.away_bytes, kv_bytes)
-                there.append((other, kv_bytes - other.away_bytes))
-                over_bytes += kv_bytes - other.away_bytes
-            elif other is not slot:
-                other.away_bytes = 0
-        went_bytes = 0
-        for other, bytes_there in sorted(there, key=lambda pair: -pair[0].turn_s):
-            leaves_bytes = max(0, min(over_bytes - went_bytes, bytes_there))
-            other.away_bytes += leaves_bytes
-            went_bytes += leaves_bytes
-        return went_bytes
 
 
 def _at_s(event: EngineEvent) -> float:
