@@ -3,14 +3,16 @@
 Three heavy, four medium and three light ones start software-issue runs at equal rates, by Poisson:
 of the third with most calls, the next, and the one with fewest. Load is the GPU time that all ask
 for, if nothing is computed twice and eight calls decode at a time, over what there is. An execution
-is in time if it takes at most 1.5 times what it would take so without waiting.
+is in time if it takes at most 1.5 times what it would take so without waiting; of those that are
+late it is told where their time went. How far tenants' service comes apart while two of them wait
+at the dispatcher is told beside what an order by service that is known at the end of calls allows.
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from heapq import merge
 from pathlib import Path
 from statistics import fmean
@@ -18,6 +20,7 @@ from statistics import fmean
 from benchmarks.programs.measure import percentile
 from benchmarks.programs.scenario import Scenario, life
 from benchmarks.programs.sessions import LLM
+from benchmarks.programs.shares import Noting, Spent, spent
 from benchmarks.programs.systems import System, find_system
 from scepsy.policy.program import TenantName
 from scepsy.profiles.step_time import EngineSpec
@@ -49,6 +52,13 @@ class Attained:
     slowdown_by_tenant: dict[str, float]
     """Mean, of those that ended."""
     slowdown_p99: float
+    apart_s: float
+    """The largest difference in service, in seconds of a replica, of two tenants while both wait
+    at the dispatcher; 0 where calls do not wait there."""
+    apart_bound_s: float
+    """What an order by service that is known when calls end leaves room for."""
+    late: tuple[Spent, ...]
+    """Executions that were."""
 
 
 def thirds(scripts: Sequence[Script]) -> dict[str, tuple[Script, ...]]:
@@ -87,7 +97,9 @@ def rate_at(load: float, scripts: Sequence[Script], spec: EngineSpec, replicas: 
 def attained(name: str, system: System, each: Scenario, load: float, seed: int) -> Attained:
     scripts = each.executions.scripts
     rate_per_s = rate_at(load, scripts, each.spec, each.replicas)
-    fleet = system.fleet(LLM, each.spec, each.replicas)
+    noting = Noting(system.dispatcher())
+    noted = replace(system, dispatcher=lambda: noting)
+    fleet = noted.fleet(LLM, each.spec, each.replicas)
     source = OpenLoop(arrivals(scripts, rate_per_s, seed))
     simulation = Simulation(source, fleet, order=system.order, on_over=fleet.over)
     found: list[ServedExecution] = []
@@ -98,18 +110,25 @@ def attained(name: str, system: System, each: Scenario, load: float, seed: int) 
             for execution in simulation.step(simulation.next_s)
             if WARM_UP <= execution.number < WARM_UP + COUNTED
         ]
-    return _figures(name, load, seed, found, each.spec)
+    return _figures(name, load, seed, found, each.spec, noting)
 
 
 def _figures(
-    name: str, load: float, seed: int, found: Sequence[ServedExecution], spec: EngineSpec
+    name: str,
+    load: float,
+    seed: int,
+    found: Sequence[ServedExecution],
+    spec: EngineSpec,
+    noting: Noting,
 ) -> Attained:
     slow: dict[str, list[float]] = {}
+    late: list[Spent] = []
     for execution in found:
         expected_s = life(execution.script, spec, DECODES).life_s
-        slowdowns = slow.setdefault(str(execution.script.tenant), [])
-        slowdowns.append(execution.execution_s / expected_s)
-    late = COUNTED - len(found)
+        slowdown = execution.execution_s / expected_s
+        slow.setdefault(str(execution.script.tenant), []).append(slowdown)
+        if slowdown > SLACK:
+            late.append(spent(execution, noting.sent_s, spec, expected_s, DECODES))
     every = [slowdown for own in slow.values() for slowdown in own]
     light = [slowdown for tenant, own in slow.items() if "light" in tenant for slowdown in own]
     return Attained(
@@ -117,12 +136,15 @@ def _figures(
         seed=seed,
         load=load,
         executions=COUNTED,
-        unfinished=late,
+        unfinished=COUNTED - len(found),
         in_time=_in_time(every) * len(every) / COUNTED,
         worst_tenant_in_time=min(map(_in_time, slow.values())),
         light_in_time=_in_time(light),
         slowdown_by_tenant={tenant: round(fmean(slow[tenant]), 3) for tenant in sorted(slow)},
         slowdown_p99=percentile(every, 0.99),
+        apart_s=noting.shares.largest_s,
+        apart_bound_s=noting.shares.bound_s,
+        late=tuple(late),
     )
 
 
@@ -147,7 +169,9 @@ def main() -> None:
             with (options.out / f"tenants-{options.half}.jsonl").open("a") as lines:
                 lines.write(line + "\n")
             print(line, flush=True)
-            print(f"{name} seed {seed}: {got.in_time:.1%} in time", file=sys.stderr, flush=True)
+            told = f"{got.in_time:.1%} in time, of light ones {got.light_in_time:.1%}"
+            apart = f"{got.apart_s:.1f} s apart (bound {got.apart_bound_s:.1f} s)"
+            print(f"{name} seed {seed}: {told}, {apart}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.programs import ablation, prefix_reuse, robustness, scenario
+from benchmarks.programs import ablation, prefix_reuse, robustness, scenario, shares
 from benchmarks.programs.measure import measure
 from benchmarks.programs.scenario import Scenario
 from benchmarks.programs.systems import find_system
 from benchmarks.programs.trouble import TROUBLES, Clients
 from scepsy.policy.dispatch_settings import Settings
-from scepsy.policy.program import NO_HINTS
+from scepsy.policy.program import NO_HINTS, TenantName
 from tests.unit.benchmarks.made_up_sessions import data
 
 __all__ = ["data"]
@@ -106,3 +106,23 @@ def test_no_more_is_cached_than_an_earlier_call_had(data: Path) -> None:
     assert 0.5 < got.cached_fraction <= best < 1
     assert "| ours | 16 |" in prefix_reuse.table({"ours": got}, best)
     assert scenario.spec_of("h100", 64).block_tokens == 64
+
+
+def test_service_is_compared_while_two_tenants_wait() -> None:
+    found = shares.Shares()
+    one, other = TenantName("a"), TenantName("b")
+    for tenant in (one, other, one, other):
+        found.waits(tenant)
+    found.goes(one)
+    found.served(one, 0.0, 2.0, 5.0)
+    found.served(one, 1.0, 3.0, 4.0)
+    assert found.largest_s == 9.0
+    found.served(other, 0.0, 4.0, 20.0)  # 20 s from there, 11 s from the start
+    assert found.largest_s == 20.0
+    assert found.bound_s == 20.0
+    found.goes(one)
+    found.goes(other)
+    found.goes(other)
+    found.served(one, 5.0, 6.0, 50.0)  # neither waits
+    assert found.largest_s == 20.0
+    assert found.bound_s == 50.0
