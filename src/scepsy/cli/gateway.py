@@ -1,6 +1,8 @@
 """``scepsy gateway``: serve several LLMs behind one address, and record what is served."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scepsy.cli import gateway_options as given
@@ -41,33 +43,46 @@ def gateway(
     Example:
         scepsy gateway --replica qwen3-32b=http://127.0.0.1:9001 --record traces.db
     """
-    from scepsy.files.plan_file import load_plan
-    from scepsy.gateway.app import GatewayConfig
     from scepsy.gateway.capacity import parse_hardware, parse_kv_tokens, parse_shares
     from scepsy.gateway.door import DoorLimits
-    from scepsy.gateway.pool import parse_replicas
-    from scepsy.gateway.turns import planned_replicas, planned_turns
     from scepsy.policy.by_name import SERVED
-    from scepsy.policy.route import DEFAULT_POLICY
     from scepsy.units import parse_bytes
 
-    served = None if plan is None else load_plan(plan)
-    config = GatewayConfig(
-        replicas=parse_replicas(replica) if served is None else planned_replicas(served, replica),
+    served = _served(replica, plan, policy)
+    config = replace(
+        served,
         host=host,
         port=port,
         record=record,
         record_content=record_content,
         speedup=speedup,
-        policy=policy or (served.route if served else DEFAULT_POLICY),
-        turns=planned_turns(served) if served else None,
         programs=replace(SERVED, patience=patience, weights=parse_shares(share or ())),
         door=DoorLimits(calls=max_waiting, wait_s=max_wait_s),
-        hardware=parse_hardware(hardware or ()),
+        hardware={**served.hardware, **parse_hardware(hardware or ())},
         kv_tokens=parse_kv_tokens(kv_tokens or ()),
         max_body_bytes=parse_bytes(max_body_bytes),
     )
     run_server(_serve(config, as_json=as_json))
+
+
+def _served(replicas: Sequence[str], plan: Path | None, policy: str | None) -> "GatewayConfig":
+    """What answers calls, and what a plan says of it."""
+    from scepsy.files.plan_file import load_plan
+    from scepsy.gateway.app import GatewayConfig
+    from scepsy.gateway.pool import parse_replicas
+    from scepsy.gateway.turns import planned_hardware, planned_replicas, planned_turns
+    from scepsy.policy.by_name import PROGRAMS
+    from scepsy.policy.route import DEFAULT_POLICY
+
+    if plan is None:
+        return GatewayConfig(replicas=parse_replicas(replicas), policy=policy or DEFAULT_POLICY)
+    planned = load_plan(plan)
+    served = GatewayConfig(
+        replicas=planned_replicas(planned, replicas), policy=policy or planned.route
+    )
+    if served.policy == PROGRAMS:
+        return replace(served, hardware=planned_hardware(planned))
+    return replace(served, turns=planned_turns(planned))
 
 
 async def _serve(config: "GatewayConfig", *, as_json: bool) -> None:

@@ -16,8 +16,8 @@ Replicas = Annotated[
 PlanPath = Annotated[
     Path | None,
     typer.Option(
-        help="The plan that the replicas serve. Says which LLMs take turns: they are routed by "
-        "what goes on beside each replica."
+        help="The plan that the replicas serve. Says what they run on, and which LLMs take turns: "
+        "they are routed by what goes on beside each replica."
     ),
 ]
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
@@ -38,7 +38,8 @@ Policy = Annotated[
 Hardware = Annotated[
     list[str] | None,
     typer.Option(
-        help="What an LLM's replicas run on, GPUs of a replica behind the colon. Repeatable.",
+        help="What an LLM's replicas run on, GPUs of a replica behind the colon; the plan's where "
+        "there is one. Repeatable.",
         metavar="LLM=GPU[:N]",
     ),
 ]
