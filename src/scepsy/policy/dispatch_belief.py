@@ -28,6 +28,15 @@ class Running(Protocol):
     need_tokens: int
 
 
+def some_of(blocks: Sequence[int]) -> tuple[int, ...]:
+    """The ids of some of a chain's blocks, from the last on: those at ``_EIGHTHS``."""
+    length = len(blocks)
+    return () if not length else (
+        blocks[-1], blocks[length * 7 // 8 - 1], blocks[length * 6 // 8 - 1],
+        blocks[length // 2 - 1], blocks[length // 4 - 1], blocks[length // 8 - 1],
+    )  # fmt: skip
+
+
 class Context:
     """KV of one agent. It is idle, or calls that extend it run; then it belongs to them."""
 
@@ -53,13 +62,9 @@ class Context:
         self.claim_until_s = -1.0
         self.turn += 1
 
-    def remember(self, blocks: Sequence[int]) -> None:
-        """Of a call that ended: ids of some of its prompt's blocks, from the last on."""
-        length = self._length = len(blocks)
-        self._marks = () if not length else (
-            blocks[-1], blocks[length * 7 // 8 - 1], blocks[length * 6 // 8 - 1],
-            blocks[length // 2 - 1], blocks[length // 4 - 1], blocks[length // 8 - 1],
-        )  # fmt: skip
+    def remember(self, blocks: int, marks: tuple[int, ...]) -> None:
+        """Of a call that ended: how many its prompt has, and the ids of some of them."""
+        self._length, self._marks = blocks, marks
 
     def shared_blocks(self, blocks: Sequence[int]) -> int:
         """How many of a prompt's blocks, from the first on, it surely has."""

@@ -1,11 +1,10 @@
 """Calls and executions as a dispatcher of programs keeps them."""
 
 from enum import Enum
-from functools import lru_cache
 
 from scepsy.model.workflow import LlmName, Role, Stage, WorkflowName
 from scepsy.policy.dispatch import CallResult, Capacity
-from scepsy.policy.dispatch_belief import Context, Replica
+from scepsy.policy.dispatch_belief import Context, Replica, some_of
 from scepsy.policy.program_table import CallArrived, CallEnded
 from scepsy.policy.route import CallView
 
@@ -45,9 +44,10 @@ class Live:
 class Means:
     """Of the calls of one workflow and role: what was seen of them so far."""
 
-    __slots__ = ("output_tokens", "shared_tokens")
+    __slots__ = ("output_tokens", "shared_tokens", "stage")
 
-    def __init__(self) -> None:
+    def __init__(self, workflow: WorkflowName, role: Role) -> None:
+        self.stage = Stage(workflow, _LLM, role)
         self.output_tokens, self.shared_tokens = _OUTPUT_TOKENS, 0.0
 
     def shared_of(self, prompt_tokens: int) -> int:
@@ -60,8 +60,8 @@ class Waiting:
 
     __slots__ = (
         "arrived_s", "cached_tokens", "cold_s", "context", "due_s", "is_computing", "is_tried",
-        "is_waiting", "is_warm", "live", "means", "need_tokens", "place", "replica", "serial",
-        "turn_s", "view",
+        "is_waiting", "is_warm", "live", "marks", "means", "need_tokens", "place", "replica",
+        "serial", "turn_s", "view",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +69,7 @@ class Waiting:
     ) -> None:
         self.view, self.live, self.means = view, live, means
         self.arrived_s, self.serial = arrived_s, serial
+        self.marks = some_of(view.prefix_blocks)  # now, while they are at hand
         self.context: Context | None = None  # what it extends
         self.cached_tokens = 0  # of its prompt, in that
         self.need_tokens = view.prompt_tokens  # room that it takes
@@ -83,31 +84,16 @@ class Waiting:
         self.is_computing = False
 
 
-@lru_cache(maxsize=4096)
-def _stage(workflow: WorkflowName, role: Role) -> Stage:
-    return Stage(workflow, _LLM, role)
-
-
-def as_arrived(call: CallView) -> CallArrived:
+def as_arrived(call: CallView, stage: Stage) -> CallArrived:
     """What the table of programs is told."""
-    return CallArrived(
-        execution=call.execution,
-        stage=_stage(call.workflow, call.role),
-        prompt_tokens=call.prompt_tokens,
-        tenant=call.tenant,
-        hints=call.hints,
-    )
+    return CallArrived(call.execution, stage, call.prompt_tokens, call.tenant, hints=call.hints)
 
 
-def as_ended(call: CallView, result: CallResult) -> CallEnded:
+def as_ended(call: CallView, stage: Stage, result: CallResult) -> CallEnded:
     """What the table of programs is told."""
-    return CallEnded(
-        execution=call.execution,
-        stage=_stage(call.workflow, call.role),
-        output_tokens=result.output_tokens,
-        kv_tokens=call.prompt_tokens + result.output_tokens,
-        tool=result.tool,
-    )
+    output_tokens = result.output_tokens
+    kv_tokens = call.prompt_tokens + output_tokens
+    return CallEnded(call.execution, stage, output_tokens, kv_tokens, tool=result.tool)
 
 
 def work_s(capacity: Capacity, call: CallView, result: CallResult) -> float:

@@ -103,7 +103,7 @@ class Contexts:
                 self.drop(live.contexts.pop(0))
         replica.release(context)
         context.tokens = tokens
-        context.remember(call.view.prefix_blocks)
+        context.remember(len(call.view.prefix_blocks), call.marks)
         replica.keep(context)
         program = self._programs.get(call.view.execution)
         if not self._settings.holds or program is None:

@@ -27,7 +27,7 @@ class Estimates:
             if len(self._means) >= _MOST_KEYS:
                 self._means.clear()
                 self.all_shared_tokens = 0.0
-            found = self._means[key] = Means()
+            found = self._means[key] = Means(call.workflow, call.role)
         return found
 
     def at_door(self, call: Waiting, capacity: Capacity) -> float:

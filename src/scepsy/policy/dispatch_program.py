@@ -97,11 +97,11 @@ class ByProgram:
         """It waits, at the replica that has its context or at the door."""
         for program in self.programs.expire(now_s):
             self._contexts.forget(program.execution)
-        self.programs.arrived(as_arrived(call), now_s)
+        means = self._estimates.of(call)
+        self.programs.arrived(as_arrived(call, means.stage), now_s)
         live = self._contexts.live(call.execution)
-        found = Waiting(call, live, self._estimates.of(call), now_s, next(self._serial))
-        self._waiting[call.id] = found
         live.calls += 1
+        self._waiting[call.id] = found = Waiting(call, live, means, now_s, next(self._serial))
         found.context = match(live, call) if self.settings.routes else None
         if found.context is None or found.context.on_host:
             self._to_door(found)
@@ -130,7 +130,7 @@ class ByProgram:
         assert replica is not None
         self._estimates.ended(found, result)
         self._door.charge(self.settings.tenant(call), work_s(replica.capacity, call, result))
-        self.programs.ended(as_ended(call, result), now_s)
+        self.programs.ended(as_ended(call, found.means.stage, result), now_s)
         if not live.is_over:
             tokens = call.prompt_tokens + result.output_tokens
             own_tokens = max(1, tokens - found.means.shared_of(call.prompt_tokens))
@@ -196,8 +196,9 @@ class ByProgram:
             del self._busy[replica]
             self._changed[replica] = None
         found: list[Dispatch] = []
-        self._serve_overdue(now_s, found)
-        for replica in tuple(self._changed):
+        if self._reserved is not None or now_s >= self._first_due().due_s:
+            self._serve_overdue(now_s, found)
+        for replica in [each for each in self._changed if each.waiting or each in self._stuck]:
             self._serve_contexts(now_s, replica, found)
         if self._stuck and self.settings.moves:
             self._move(now_s)

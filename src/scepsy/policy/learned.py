@@ -7,14 +7,12 @@ Hints take part as one more way to forecast, weighted by how well their source t
 Everything is bounded in memory and depends on nothing but the calls made here, in their order.
 """
 
-from collections.abc import Mapping
 from functools import partial
 
 from scepsy.model.workflow import Stage
 from scepsy.policy.learned_counts import Counts, How, Key, Nodes, heavy_tail
 from scepsy.policy.learned_curve import Curve, Forecast, Grid, Part
 from scepsy.policy.learned_hints import Trust, Way
-from scepsy.policy.learned_next import END, Choice, NextSteps
 from scepsy.policy.program import Program
 
 GAP_GRID = Grid.log(1e-3, 1e5, per_decade=8)
@@ -35,10 +33,8 @@ MOST_NODES = 2_048
 MOST_STEPS_LEFT = 1_000.0
 """Where the mean of the calls to come is cut off: a heavy tail may have none."""
 
-_Tree = Nodes[Counts]
 
-
-def _tree(grid: Grid, median: float, most: int) -> _Tree:
+def _tree(grid: Grid, median: float, most: int) -> Nodes:
     return Nodes(partial(Counts, grid, heavy_tail(grid, median)), most)
 
 
@@ -53,7 +49,6 @@ class Learned:
         self._steps = _tree(STEP_GRID, PRIOR_STEPS, most_nodes)
         self._gap_ratios = _tree(RATIO_GRID, PRIOR_RATIO, most_nodes)
         self._output_ratios = _tree(RATIO_GRID, PRIOR_RATIO, most_nodes)
-        self._next = NextSteps(most_nodes)
         self._gap_trust = Trust(most_nodes)
         self._output_trust = Trust(most_nodes)
 
@@ -62,7 +57,7 @@ class Learned:
         """Of all kinds: what its memory is proportional to."""
         gaps, outputs = (self._gaps, self._gap_ratios), (self._outputs, self._output_ratios)
         trees = (*gaps, *outputs, self._new_tokens, self._steps)
-        return sum(map(len, trees)) + len(self._next)
+        return sum(map(len, trees))
 
     # What happened.
 
@@ -73,7 +68,6 @@ class Learned:
         if new_tokens is None:
             new_tokens = prompt_tokens - program.kv_tokens.get(stage.llm, 0)
         self._new_tokens.use(gap_key(program)).left(max(0, new_tokens), How.RETURNED)
-        self._next.saw(_steps_so_far(program), _stage(stage))
         steps = self._steps.use((program.workflow,))
         if program.steps:
             steps.left(program.steps, How.UNSEEN, -1.0)
@@ -95,11 +89,13 @@ class Learned:
 
     def gap_began(self, program: Program) -> None:
         """No call is in flight any more, since ``program.gap_start_s``."""
-        self._gaps.use(gap_key(program)).began(program.gap_start_s)
+        node = program.gap_node = self._gaps.use(gap_key(program))
+        node.began(program.gap_start_s)
 
     def gap_over(self, program: Program, now_s: float, how: How) -> None:
         """The gap is over: the next call came, none will, or it is no longer looked at."""
-        node = self._gaps.use(gap_key(program))
+        node = program.gap_node or self._gaps.use(gap_key(program))
+        program.gap_node = None
         start_s, hints = program.gap_start_s, program.hints
         gap_s = max(0.0, now_s - start_s)
         if hints.gap_s is None and hints.next_tool is None:
@@ -117,12 +113,10 @@ class Learned:
 
     def ended(self, program: Program, how: How) -> None:
         """The execution is over, or (unseen) no longer looked at."""
-        if how is not How.UNSEEN:
-            self._next.saw(_steps_so_far(program), END)
-            if program.steps:
-                steps = self._steps.use((program.workflow,))
-                steps.left(program.steps, How.UNSEEN, -1.0)
-                steps.left(program.steps, How.RETURNED)
+        if how is not How.UNSEEN and program.steps:
+            steps = self._steps.use((program.workflow,))
+            steps.left(program.steps, How.UNSEEN, -1.0)
+            steps.left(program.steps, How.RETURNED)
 
     # What comes.
 
@@ -162,19 +156,6 @@ class Learned:
     def steps_left(self, program: Program, most: float = MOST_STEPS_LEFT) -> float:
         """Mean number of calls that still arrive, where more than ``most`` count as so many."""
         return max(0.0, self.steps(program).expected_wait(most + 0.5) - 0.5)
-
-    def next_steps(self, program: Program) -> Mapping[Choice, float]:
-        """Labels of the stages that may come next, ``END`` for none, with their probabilities."""
-        return self._next.expected(_steps_so_far(program))
-
-    def hint_weights(self, program: Program) -> tuple[float, float]:
-        """How far its source is believed on gaps and on outputs: from 0 to 1, 0.5 when new."""
-        source = _source(program)
-        both = (Way.LEARNED, Way.VALUE)
-        return (
-            self._gap_trust.weights(source, both)[1],
-            self._output_trust.weights(source, both)[1],
-        )
 
     def _ways(self, program: Program, now_s: float) -> dict[Way, tuple[Curve, float]]:
         key, hints = gap_key(program), program.hints
@@ -222,11 +203,6 @@ def _key(stage: Stage) -> Key:
 def gap_key(program: Program) -> Key:
     """What a gap follows. The tool comes first: it tells most, also in a workflow that is new."""
     return (program.tool, program.workflow, _stage(program.stage))
-
-
-def _steps_so_far(program: Program) -> Key:
-    before = _stage(program.stage_before)
-    return (program.workflow, _stage(program.stage), program.tool, before)
 
 
 def _source(program: Program) -> Key:

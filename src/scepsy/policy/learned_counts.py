@@ -10,7 +10,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from enum import IntEnum
 from itertools import pairwise
-from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -45,50 +44,46 @@ class How(IntEnum):
     """It was no longer looked at: it lasted at least so long."""
 
 
-NodeT = TypeVar("NodeT")
-
-
-class Nodes(Generic[NodeT]):
+class Nodes:
     """Nodes by key, each with the node of its parent key; those used least recently leave first.
 
     A path is used from its leaf to the root, so no node leaves before those below it. Who was used
     when is kept to half as many uses as there may be nodes.
     """
 
-    def __init__(self, make: Callable[[NodeT | None], NodeT], most: int) -> None:
+    def __init__(self, make: Callable[["Counts | None"], "Counts"], most: int) -> None:
         self._make, self._most = make, most
-        self._nodes: OrderedDict[Key, NodeT] = OrderedDict({(): make(None)})
+        self._nodes: OrderedDict[Key, Counts] = OrderedDict({(): make(None)})
         self._uses = 0
-        self._moved_at: dict[Key, int] = {}  # uses, when it was made the one used last
 
     def __len__(self) -> int:
         return len(self._nodes)
 
-    def nearest(self, key: Key) -> NodeT:
+    def nearest(self, key: Key) -> "Counts":
         """The node of a key; where there is none, of the nearest key above it."""
         while (found := self._nodes.get(key)) is None:
             key = key[:-1]
         return found
 
-    def use(self, key: Key) -> NodeT:
+    def use(self, key: Key) -> "Counts":
         """The node of a key, made where there is none, to count what was seen."""
-        self._uses += 1
+        self._uses = uses = self._uses + 1
         found = self._nodes.get(key)
-        if found is not None and self._uses - self._moved_at.get(key, 0) <= self._most // 2:
+        if found is not None and uses < found.is_recent_until:
             return found
         found = self._made(key)
         for length in range(len(key), -1, -1):
             self._nodes.move_to_end(key[:length])
-        self._moved_at[key] = self._uses
+        found.is_recent_until = uses + self._most // 2
         while len(self._nodes) > max(self._most, len(key) + 1):
-            gone, _ = self._nodes.popitem(last=False)
-            self._moved_at.pop(gone, None)
+            self._nodes.popitem(last=False)
         return found
 
-    def _made(self, key: Key) -> NodeT:
+    def _made(self, key: Key) -> "Counts":
         found = self._nodes.get(key)
         if found is None:
             found = self._nodes[key] = self._make(self._made(key[:-1]))
+            found.key = key
         return found
 
 
@@ -105,6 +100,8 @@ class Counts:
         "_prior",
         "counts",
         "going_on",
+        "is_recent_until",
+        "key",
         "parent",
         "seen",
         "weight",
@@ -118,6 +115,9 @@ class Counts:
         """By how they left, then by bin."""
         self.weight = 0.0
         """Their sum."""
+        self.key: Key = ()
+        self.is_recent_until = 0
+        """Of those used, it is among the last until that use."""
         self.seen = 0
         """Changes so far, faded or not."""
         self.going_on: dict[float, int] = {}

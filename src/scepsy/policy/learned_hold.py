@@ -46,7 +46,8 @@ class Holds:
         hints = program.hints
         if hints.gap_s is not None or hints.next_tool is not None:
             return _until(_least_so_far(self._index(program)), price_per_s)
-        key = gap_key(program)
+        node = program.gap_node
+        key = gap_key(program) if node is None else node.key
         known = self._known.get(key)
         if known is None or known.left == 0:
             asked = 1 if known is None else min(_MOST_ASKED, 4 * known.asked)

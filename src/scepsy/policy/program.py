@@ -13,6 +13,7 @@ from typing import NewType
 from scepsy.errors import InputError
 from scepsy.model.execution import ExecutionId
 from scepsy.model.workflow import LlmName, Stage, WorkflowName
+from scepsy.policy.learned_counts import Counts
 
 TenantName = NewType("TenantName", str)
 NO_TENANT = TenantName("")
@@ -138,7 +139,8 @@ _ONLY: Mapping[Step, State] = {
     if isinstance(step, frozenset) and len(step) == 1
 }
 """Where only one state may follow."""
-_ARRIVED, _STARTED, _ENDED = Event.CALL_ARRIVED, Event.CALL_STARTED, Event.CALL_ENDED
+_ARRIVED, _STARTED = Event.CALL_ARRIVED, Event.CALL_STARTED
+_ENDED, _DROPPED = Event.CALL_ENDED, Event.CALL_DROPPED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +209,8 @@ class Program:
     """What the answer that ended last asked for."""
     gap_start_s: float = 0.0
     """When the last call in flight left; has a meaning only while none is in flight."""
+    gap_node: Counts | None = None
+    """What its gap counts for, while it is in one."""
     hints: Hints = NO_HINTS
 
     @property
@@ -234,29 +238,23 @@ class Program:
         elif event is _ENDED:
             self.running_calls -= 1
             self.ended_calls += 1
-        elif (refusal := self._lacks(event)) is not None:
-            return refusal
+        elif event is _STARTED or event is _DROPPED:
+            if not self.waiting_calls:
+                return Refusal.NO_CALL_WAITS
+            self.waiting_calls -= 1
+            if event is _STARTED:
+                self.running_calls += 1
+            else:
+                self.dropped_calls += 1
+        elif event is Event.TIMED_OUT and self.waiting_calls:
+            return Refusal.CALLS_WAIT
         else:
-            self._count(event)
+            self._told(event)
         self.state = _ONLY.get(step) or self._next(event)
         return self.state
 
-    def _lacks(self, event: Event) -> Refusal | None:
-        """A transition that takes a call needs one there; a time-out needs none."""
-        if self.waiting_calls:
-            return Refusal.CALLS_WAIT if event is Event.TIMED_OUT else None
-        if event is _STARTED or event is Event.CALL_DROPPED:
-            return Refusal.NO_CALL_WAITS
-        return None
-
-    def _count(self, event: Event) -> None:
-        if event is _STARTED:
-            self.waiting_calls -= 1
-            self.running_calls += 1
-        elif event is Event.CALL_DROPPED:
-            self.waiting_calls -= 1
-            self.dropped_calls += 1
-        elif event is Event.TOLD_FINISHED:
+    def _told(self, event: Event) -> None:
+        if event is Event.TOLD_FINISHED:
             self.told_finished = True
         elif event is Event.CLIENT_GONE:
             self.dropped_calls += self.waiting_calls + self.running_calls

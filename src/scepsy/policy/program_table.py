@@ -5,7 +5,6 @@ hold, it refuses by name; a caller serves such a call all the same, only without
 its execution.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -28,8 +27,8 @@ from scepsy.policy.program import (
     ToolName,
 )
 
-_ARRIVED, _ENDED = Event.CALL_ARRIVED, Event.CALL_ENDED
-_RETURNED = How.RETURNED
+_ARRIVED, _STARTED, _ENDED = Event.CALL_ARRIVED, Event.CALL_STARTED, Event.CALL_ENDED
+_RUNNING, _WAITING, _RETURNED = State.RUNNING, State.WAITING, How.RETURNED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +85,7 @@ class Programs:
         self.learned = learned or Learned()
         self.limits = limits or Limits()
         self._live: dict[ExecutionId, Program] = {}
-        self._idle: OrderedDict[ExecutionId, None] = OrderedDict()
+        self._idle: dict[ExecutionId, None] = {}
         self._expires_s = float("-inf")  # no gap reaches the limit before then
 
     def __len__(self) -> int:
@@ -128,7 +127,8 @@ class Programs:
 
     def started(self, execution: ExecutionId) -> State | Refusal:
         """One of its waiting calls runs."""
-        return self._handle(execution, Event.CALL_STARTED)
+        program = self._live.get(execution)
+        return Refusal.UNKNOWN if program is None else program.handle(_STARTED)
 
     def ended(self, call: CallEnded, now_s: float) -> State | Refusal:
         """One of its running calls is over."""
@@ -144,7 +144,8 @@ class Programs:
         program.gpu_s += call.gpu_s
         program.kv_tokens[call.stage.llm] = call.kv_tokens
         program.tool = call.tool
-        self._settle(program, now_s)
+        if state is not _RUNNING and state is not _WAITING:
+            self._settle(program, now_s)
         return state
 
     def failed(self, execution: ExecutionId, now_s: float) -> State | Refusal:

@@ -66,8 +66,11 @@ class FairQueue(Generic[ItemT]):
         """The first, which waits no longer; None where nothing waits."""
         if not self._waiting:
             return None
-        name = min(self._waiting, key=self._served)
-        found = self._waiting[name]
+        if len(self._waiting) == 1:
+            ((name, found),) = self._waiting.items()
+        else:
+            name = min(self._waiting, key=self._served)
+            found = self._waiting[name]
         self._least = max(self._least, found.served)
         entry = heappop(found.heap)
         if not found.heap:
@@ -76,7 +79,7 @@ class FairQueue(Generic[ItemT]):
 
     def charge(self, tenant: TenantName, work_s: float) -> None:
         """A tenant was served for so long."""
-        found = self._tenant(tenant)
+        found = self._tenants.get(tenant) or self._tenant(tenant)
         found.served += work_s / found.weight
 
     def _served(self, name: TenantName) -> float:

@@ -1,10 +1,11 @@
-"""What is learned of gaps, as retention asks for it."""
+"""For how long KV is worth its room."""
+
+import pytest
 
 from scepsy.model.execution import ExecutionId
 from scepsy.model.workflow import LlmName, Stage, WorkflowName
 from scepsy.policy.learned_hold import AGES_S, Holds, indices
-from scepsy.policy.learned_returns import LearnedReturns
-from scepsy.policy.program import Hints
+from scepsy.policy.program import NO_TENANT, Hints, Program
 from scepsy.policy.program_table import CallArrived, CallEnded, Programs
 
 STAGE = Stage(WorkflowName("w"), LlmName("llm"))
@@ -22,29 +23,6 @@ def after(gap_s: float, times: int = 200, hints: Hints | None = None) -> Program
             CallEnded(execution=execution, stage=STAGE, output_tokens=1, kv_tokens=11), at_s
         )
     return programs
-
-
-def test_an_agent_returns_when_its_execution_did_so_far() -> None:
-    found = LearnedReturns(after(8.0)).ended(0.0, "e/agent", "w/agent")
-
-    assert found.probability(0.0, 4.0) < 0.1
-    assert found.probability(0.0, 16.0) > 0.9
-    assert 0 <= found.probability(0.0, 4.0) <= found.probability(0.0, 8.0) <= 1
-
-
-def test_an_execution_that_is_over_does_not_return() -> None:
-    programs = after(8.0)
-    found = LearnedReturns(programs).ended(0.0, "e/agent", "w/agent")
-    programs.told_finished(ExecutionId("e"), 0.0)
-
-    assert found.probability(0.0, 1e4) == 0.0
-
-
-def test_an_unknown_one_is_taken_to_return_as_its_workflow_does() -> None:
-    found = LearnedReturns(after(8.0)).ended(0.0, "another/agent", "w/agent")
-
-    assert found.probability(0.0, 4.0) < 0.2
-    assert found.probability(0.0, 20.0) > 0.8
 
 
 def test_kv_is_held_for_as_long_as_the_call_may_be_about_to_come() -> None:
@@ -68,3 +46,22 @@ def test_a_hint_of_a_source_that_was_right_moves_what_is_held() -> None:
     program.hints = Hints(gap_s=800.0)
 
     assert indices(programs.learned.gap(program, 0.0))[0] < as_hinted
+
+
+def test_an_index_is_the_best_ratio_of_chance_and_time() -> None:
+    forecast = after(8.0, times=20).learned.gap(
+        Program(
+            execution=ExecutionId("e"),
+            tenant=NO_TENANT,
+            workflow=STAGE.workflow,
+            start_s=0.0,
+            stage=STAGE,
+        ),
+        0.0,
+    )
+    came = [forecast.returns_within(age) for age in AGES_S]
+    held = [forecast.expected_wait(age) for age in AGES_S]
+    for now, index in enumerate(indices(forecast)):
+        later = range(now + 1, len(AGES_S))
+        ratios = [(came[at] - came[now]) / (held[at] - held[now]) for at in later]
+        assert index == pytest.approx(max(ratios, default=0.0))
