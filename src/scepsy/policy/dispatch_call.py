@@ -33,11 +33,12 @@ class Place(Enum):
 class Live:
     """An execution that may call again."""
 
-    __slots__ = ("calls", "contexts", "is_over")
+    __slots__ = ("calls", "contexts", "deadline_s", "is_over")
 
     def __init__(self) -> None:
         self.contexts: list[Context] = []
         self.calls = 0  # that wait or run
+        self.deadline_s = float("inf")  # that its client told last
         self.is_over = False
 
 
@@ -59,7 +60,8 @@ class Waiting:
     """A call, from its arrival to its end."""
 
     __slots__ = (
-        "arrived_s", "cached_tokens", "cold_s", "context", "due_s", "is_computing", "is_tried",
+        "arrived_s", "begin_by_s",
+        "cached_tokens", "cold_s", "context", "due_s", "is_computing", "is_tried",
         "is_waiting", "is_warm", "live", "marks", "means", "need_tokens", "place", "replica",
         "serial", "turn_s", "view",
     )  # fmt: skip
@@ -75,6 +77,9 @@ class Waiting:
         self.need_tokens = view.prompt_tokens  # room that it takes
         self.cold_s = 0.0  # to compute its prompt where its context is not
         self.turn_s = 0.0  # that, as it was when it came
+        if view.hints.deadline_s is not None:
+            live.deadline_s = view.hints.deadline_s
+        self.begin_by_s = live.deadline_s  # or its execution is late in any case
         self.due_s = float("inf")  # when it goes before all others
         self.place = Place.DOOR
         self.replica: Replica | None = None  # where it was sent

@@ -36,6 +36,8 @@ class Estimates:
         shared_tokens = means.shared_of(prompt_tokens)
         call.need_tokens = max(1, prompt_tokens + int(means.output_tokens) - shared_tokens)
         call.cold_s = capacity.prefill_s(prompt_tokens, shared_tokens)
+        answer_s = means.output_tokens * capacity.decode_s
+        call.begin_by_s = call.live.deadline_s - call.cold_s - answer_s
         return call.cold_s
 
     def at_context(self, call: Waiting, context: Context) -> Replica:

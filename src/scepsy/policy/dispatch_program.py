@@ -284,7 +284,7 @@ class ByProgram:
 
     def _try_door(self, now_s: float, found: list[Dispatch]) -> None:
         put_back: list[tuple[TenantName, Entry[Waiting]]] = []
-        while len(put_back) < _TRIED and (entry := self._door.take()) is not None:
+        while len(put_back) < _TRIED and (entry := self._door.take(now_s)) is not None:
             call = entry[1][2]
             if call.place is not Place.DOOR:
                 continue
@@ -294,8 +294,8 @@ class ByProgram:
                 put_back.append(entry)
             else:
                 self._send(now_s, call, replica, found)
-        for tenant, (level, serial, call) in put_back:
-            self._door.put(tenant, level, serial, call)
+        for tenant, (rank, serial, call) in put_back:
+            self._door.put(tenant, rank, serial, call)
         if self._door.is_of_one and self.settings.admits:
             self._tried = [call for _, (_, _, call) in put_back]
 
@@ -359,8 +359,8 @@ class ByProgram:
         else:
             call.context = None
         call.place, call.is_tried, self._tried = Place.DOOR, False, None
-        level = self.settings.level(again_s) - view.hints.priority
-        self._door.put(self.settings.tenant(view), level, call.serial, call)
+        rank = (self.settings.level(again_s) - view.hints.priority, call.begin_by_s)
+        self._door.put(self.settings.tenant(view), rank, call.serial, call)
 
     def _hard_s(self, call: Waiting) -> float:
         """When it goes before all others, whatever that costs."""

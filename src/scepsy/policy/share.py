@@ -1,19 +1,23 @@
-"""In which order calls wait: tenants by their shares, levels of expected work, then by arrival.
+"""In which order calls wait: tenants by shares, levels of expected work, deadlines, then arrival.
 
 Of the tenants whose calls wait, the one goes first that was served least for its weight; who was
-idle for a while has saved up nothing. Of one tenant's calls, those of the lowest level go first.
+idle for a while has saved up nothing. Of one tenant's calls, those of the lowest level go first,
+and of those who must begin soonest to be in time. Who cannot be any more has lost that place.
 """
 
 from collections.abc import Mapping
-from heapq import heappop, heappush
+from heapq import heappop, heappush, heapreplace
 from typing import Generic, TypeVar
 
 from scepsy.errors import InputError
 from scepsy.policy.program import TenantName
 
 ItemT = TypeVar("ItemT")
-Entry = tuple[int, int, ItemT]
-"""Level, serial, and what waits."""
+Rank = tuple[int, float]
+"""Level, and when it must begin to be in time (s); infinite where it has no deadline."""
+Entry = tuple[Rank, int, ItemT]
+"""Rank, serial, and what waits."""
+_INF = float("inf")
 
 
 class _Tenant(Generic[ItemT]):
@@ -54,15 +58,15 @@ class FairQueue(Generic[ItemT]):
         """Whether all that waits is of one tenant, so that the order does not depend on shares."""
         return len(self._waiting) <= 1
 
-    def put(self, tenant: TenantName, level: int, serial: int, item: ItemT) -> None:
-        """Something waits, behind what is of its level and has a lower serial."""
+    def put(self, tenant: TenantName, rank: Rank, serial: int, item: ItemT) -> None:
+        """Something waits, behind what is of its rank and has a lower serial."""
         found = self._tenant(tenant)
         if not found.heap:
             found.served = max(found.served, self._least)
             self._waiting[tenant] = found
-        heappush(found.heap, (level, serial, item))
+        heappush(found.heap, (rank, serial, item))
 
-    def take(self) -> tuple[TenantName, Entry[ItemT]] | None:
+    def take(self, now_s: float) -> tuple[TenantName, Entry[ItemT]] | None:
         """The first, which waits no longer; None where nothing waits."""
         if not self._waiting:
             return None
@@ -72,7 +76,11 @@ class FairQueue(Generic[ItemT]):
             name = min(self._waiting, key=self._served)
             found = self._waiting[name]
         self._least = max(self._least, found.served)
-        entry = heappop(found.heap)
+        heap = found.heap
+        while heap[0][0][1] < now_s:
+            (level, _), serial, item = heap[0]
+            heapreplace(heap, ((level, _INF), serial, item))
+        entry = heappop(heap)
         if not found.heap:
             del self._waiting[name]
         return name, entry

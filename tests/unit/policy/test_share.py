@@ -6,14 +6,15 @@ from hypothesis import strategies as st
 
 from scepsy.errors import InputError
 from scepsy.policy.program import TenantName
-from scepsy.policy.share import FairQueue
+from scepsy.policy.share import FairQueue, Rank
 
 A, B = TenantName("a"), TenantName("b")
+INF = float("inf")
 
 
-def drained(queue: FairQueue[str]) -> list[str]:
+def drained(queue: FairQueue[str], now_s: float = 0.0) -> list[str]:
     found = []
-    while (entry := queue.take()) is not None:
+    while (entry := queue.take(now_s)) is not None:
         found.append(entry[1][2])
     return found
 
@@ -23,11 +24,30 @@ def test_of_one_tenant_lower_levels_go_first_and_equal_ones_as_they_came() -> No
     for serial, (level, name) in enumerate(
         [(1, "late"), (0, "first"), (1, "later"), (0, "second")]
     ):
-        queue.put(A, level, serial, name)
+        queue.put(A, (level, INF), serial, name)
 
     assert len(queue) == 4
     assert drained(queue) == ["first", "second", "late", "later"]
-    assert queue.take() is None
+    assert queue.take(0.0) is None
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.sampled_from([1.0, 2.0, 5.0, 7.0, INF]))),
+    st.sampled_from([0.0, 3.0, 6.0, 9.0]),
+)
+def test_of_one_level_who_must_begin_soonest_goes_first_if_that_is_not_past(
+    ranks: list[Rank], now_s: float
+) -> None:
+    queue: FairQueue[int] = FairQueue()
+    for serial, rank in enumerate(ranks):
+        queue.put(A, rank, serial, serial)
+
+    def key(serial: int) -> tuple[int, float, int]:
+        level, begin_by_s = ranks[serial]
+        return level, begin_by_s if begin_by_s >= now_s else INF, serial
+
+    found = [entry[1][2] for _ in ranks if (entry := queue.take(now_s)) is not None]
+    assert found == sorted(range(len(ranks)), key=key)
 
 
 @given(
@@ -40,11 +60,11 @@ def test_tenants_whose_calls_always_wait_are_served_by_their_weights(
     """For its weight, each has had as much as the other, but for one call."""
     queue: FairQueue[float] = FairQueue({A: weight})
     for serial, work_s in enumerate(works_s):
-        queue.put(A, 0, serial, work_s)
-        queue.put(B, 0, serial, work_s)
+        queue.put(A, (0, INF), serial, work_s)
+        queue.put(B, (0, INF), serial, work_s)
     served = {A: 0.0, B: 0.0}
     for _ in works_s:
-        found = queue.take()
+        found = queue.take(0.0)
         assert found is not None
         tenant, (_, _, work_s) = found
         queue.charge(tenant, work_s)
@@ -56,18 +76,18 @@ def test_tenants_whose_calls_always_wait_are_served_by_their_weights(
 def test_who_was_idle_has_saved_up_nothing() -> None:
     queue: FairQueue[str] = FairQueue()
     for serial in range(6):
-        queue.put(A, 0, serial, "a")
+        queue.put(A, (0, INF), serial, "a")
     for _ in range(3):
-        queue.take()
+        queue.take(0.0)
         queue.charge(A, 10.0)
-    queue.take()
+    queue.take(0.0)
     queue.charge(A, 10.0)
 
     for serial in range(6, 10):
-        queue.put(B, 0, serial, "b")
+        queue.put(B, (0, INF), serial, "b")
     order = []
     for _ in range(4):
-        found = queue.take()
+        found = queue.take(0.0)
         assert found is not None
         order.append(found[1][2])
         queue.charge(found[0], 10.0)
