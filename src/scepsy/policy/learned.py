@@ -41,6 +41,9 @@ def _tree(grid: Grid, median: float, most: int) -> Nodes:
 class Learned:
     """Learns from events of executions, and forecasts what comes."""
 
+    of_gaps_alone = False
+    """Whether nothing but gaps is learned, so that nobody needs to tell of calls."""
+
     def __init__(self, most_nodes: int = MOST_NODES) -> None:
         """Nothing is known but the priors."""
         self._gaps = _tree(GAP_GRID, PRIOR_GAP_S, most_nodes)
@@ -172,16 +175,10 @@ class Learned:
 class LearnedGaps(Learned):
     """Only the time to the next call is learned: a third of the work. All else stays as assumed."""
 
-    def arrived(
-        self, program: Program, stage: Stage, prompt_tokens: int, new_tokens: int | None
-    ) -> None:
-        """Nothing is learned of prompts, steps and what follows what."""
-
-    def answered(self, program: Program, stage: Stage, output_tokens: int, *, alone: bool) -> None:
-        """Nor of answers."""
+    of_gaps_alone = True
 
     def ended(self, program: Program, how: How) -> None:
-        """Nor of lengths."""
+        """Nothing is learned of lengths."""
 
 
 def _score(curve: Curve, value: float, scale: float = 1.0) -> float:
@@ -192,17 +189,14 @@ def _survival(curve: Curve, value: float, scale: float = 1.0) -> float:
     return Forecast((Part(1.0, curve, scale),)).log_goes_on(value)
 
 
-def _stage(stage: Stage | None) -> str:
-    return "" if stage is None else stage.label
-
-
 def _key(stage: Stage) -> Key:
     return (stage.workflow, stage.label)
 
 
 def gap_key(program: Program) -> Key:
     """What a gap follows. The tool comes first: it tells most, also in a workflow that is new."""
-    return (program.tool, program.workflow, _stage(program.stage))
+    stage = program.stage
+    return (program.tool, program.workflow, "" if stage is None else stage.label)
 
 
 def _source(program: Program) -> Key:

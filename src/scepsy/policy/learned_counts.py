@@ -178,12 +178,18 @@ class Counts:
         """A wait left in bin ``i``, that began in that step of time, here and above."""
         i += how * self._bins
         node: Counts | None = self
-        while node is not None:
-            if step in node.going_on:  # a call for each node takes longer than what it does
-                node.close(step)
-            counts = node.counts
+        while node is not None:  # a call for each node would take as long as what it does
+            waits, counts = node.going_on, node.counts
+            if step in waits:
+                if (left := waits[step] - 1) > 0:
+                    waits[step] = left
+                else:
+                    del waits[step]
             before = counts[i]
-            after = counts[i] = max(0.0, before + weight)
+            after = before + weight
+            if after < 0:
+                after = 0.0
+            counts[i] = after
             node.weight += after - before
             node.seen += 1
             if node.weight > MOST_WAITS:

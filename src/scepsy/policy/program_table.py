@@ -119,7 +119,8 @@ class Programs:
         elif execution in self._idle:
             del self._idle[execution]
             self.learned.gap_over(program, now_s, _RETURNED)
-        self.learned.arrived(program, stage, call.prompt_tokens, call.new_tokens)
+        if not self.learned.of_gaps_alone:
+            self.learned.arrived(program, stage, call.prompt_tokens, call.new_tokens)
         program.stage_before, program.stage = program.stage, stage
         program.prompt_tokens += call.prompt_tokens
         program.hints = program.hints.wishes() if call.hints is None else call.hints
@@ -139,7 +140,8 @@ class Programs:
         state = program.handle(_ENDED)
         if isinstance(state, Refusal):
             return state
-        self.learned.answered(program, call.stage, call.output_tokens, alone=is_alone)
+        if not self.learned.of_gaps_alone:
+            self.learned.answered(program, call.stage, call.output_tokens, alone=is_alone)
         program.output_tokens += call.output_tokens
         program.gpu_s += call.gpu_s
         program.kv_tokens[call.stage.llm] = call.kv_tokens
