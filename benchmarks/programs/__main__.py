@@ -29,6 +29,7 @@ def main() -> None:
         half=options.half,
         gap_cvs=options.gap_cvs,
         loses=options.loses,
+        host_gib=options.host_gib,
     )
     systems = {name: find_system(name) for name in options.systems}
     wanted = []
@@ -65,6 +66,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--half", choices=HALVES, default="tuning")
     parser.add_argument("--gap-cvs", type=_numbers, default=(None,), help="draw gaps anew")
     parser.add_argument("--loses", action="store_true", help="a replica is lost for a time")
+    parser.add_argument("--host-gib", type=_numbers, default=(0.0,), help="offloaded KV, a replica")
     parser.add_argument("--again", type=_names, default=(), help="systems to run anew")
     parser.add_argument("--belady", action="store_true", help="compare with Belady's optimum")
     parser.add_argument("--page", action="store_true", help="write all runs to the page")

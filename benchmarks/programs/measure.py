@@ -66,6 +66,8 @@ class Run:
     misses_over_belady: float | None = None
     """Prompt tokens computed, over what the optimum of retention would have left to compute."""
     seconds_over_belady: float | None = None
+    host_gib: float = 0.0
+    """Of host memory for each replica."""
 
 
 class Watched:
@@ -186,6 +188,7 @@ def measure(
         cpu_s=cpu_s,
         misses_over_belady=over[0],
         seconds_over_belady=over[1],
+        host_gib=scenario.host_gib,
         tasks_s=tuple(round(tasks_s[number], 2) for number in sorted(tasks_s)),
     )
 

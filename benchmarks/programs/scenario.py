@@ -15,7 +15,8 @@ from math import log, sqrt
 from random import Random
 
 from benchmarks.programs.sessions import LLM, Workload, workload
-from scepsy.profiles.catalog import find_llm
+from scepsy.model.cluster import GpuTypeName
+from scepsy.profiles.catalog import find_llm, host_bytes_per_s
 from scepsy.profiles.silicon import engine_spec
 from scepsy.profiles.step_time import EngineSpec
 from scepsy.profiles.workload import Segment
@@ -23,6 +24,7 @@ from scepsy.sim.arrivals import Arrival, shuffled_rounds
 from scepsy.sim.fleet import replica_names
 from scepsy.sim.run import Fault
 from scepsy.sim.script import Script
+from scepsy.units import GIB
 
 DEGREE = 4
 CHUNK_TOKENS = 2048
@@ -46,6 +48,8 @@ class Scenario:
     """Coefficient of variation of gaps that are drawn anew; None: as recorded."""
     loses: bool = False
     """Whether a replica is lost for a time."""
+    host_gib: float = 0.0
+    """Of host memory for the KV of each replica, which engines offload to."""
     trouble: str | None = None
     """One of ``benchmarks.programs.trouble``."""
 
@@ -55,7 +59,8 @@ class Scenario:
         lost = "-loss" if self.loses else ""
         trouble = "" if self.trouble is None else f"-{self.trouble}"
         cell = f"{self.workload}-{self.gpu}-{self.replicas}-{self.pressure:g}"
-        return f"{cell}{drawn}{lost}{trouble}"
+        host = f"-host{self.host_gib:g}" if self.host_gib else ""
+        return f"{cell}{host}{drawn}{lost}{trouble}"
 
     @property
     def executions(self) -> Workload:
@@ -84,7 +89,13 @@ class Scenario:
     @property
     def spec(self) -> EngineSpec:
         """One replica, its KV in blocks of the workload's size."""
-        return spec_of(self.gpu, self.executions.block_tokens)
+        spec = spec_of(self.gpu, self.executions.block_tokens)
+        block_bytes = kv_bytes_per_token() * spec.block_tokens
+        return replace(
+            spec,
+            host_blocks=int(self.host_gib * GIB / block_bytes),
+            host_block_s=block_bytes / (DEGREE * host_bytes_per_s(GpuTypeName(self.gpu))),
+        )
 
     @property
     def users(self) -> int:
@@ -232,6 +243,7 @@ def grid(
     half: str = "tuning",
     gap_cvs: Sequence[float | None] = (None,),
     loses: bool = False,
+    host_gib: Sequence[float] = (0.0,),
 ) -> Mapping[str, Scenario]:
     """Every combination, by name."""
     found = (
@@ -243,7 +255,9 @@ def grid(
             half=half,
             gap_cv=gap_cv,
             loses=loses,
+            host_gib=gib,
         )
+        for gib in host_gib
         for gap_cv in gap_cvs
         for name in workloads
         for gpu in gpus

@@ -53,9 +53,19 @@ class Keeper(Protocol):
         ...
 
 
+@runtime_checkable
+class TierKeeper(Keeper, Protocol):
+    """One that is also asked of what waits in host memory."""
+
+    def is_live(self, program: str) -> bool:
+        """The same, of blocks in host memory."""
+        ...
+
+
 def _kept(_spec: EngineSpec, dispatcher: Dispatcher) -> Retention:
     assert isinstance(dispatcher, Keeper)
-    return KeptLru(dispatcher.is_kept)
+    below = KeptLru(dispatcher.is_live) if isinstance(dispatcher, TierKeeper) else None
+    return KeptLru(dispatcher.is_kept, below)
 
 
 def _wa_lru(spec: EngineSpec, _dispatcher: Dispatcher) -> Retention:

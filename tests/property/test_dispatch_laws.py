@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from scepsy.model.execution import ExecutionId, ReplicaName
 from scepsy.policy.dispatch import AtOnce, CallResult, Capacity, Dispatch, Dispatcher
 from scepsy.policy.dispatch_belief import Replica
+from scepsy.policy.dispatch_bound import Bounds
+from scepsy.policy.dispatch_call import Live, Means, Waiting
 from scepsy.policy.dispatch_program import ByProgram
 from scepsy.policy.dispatch_settings import Settings
 from scepsy.policy.program import Hints, TenantName, ToolName
@@ -25,7 +27,7 @@ from tests.property.made_up_scenes import Scene, scenes
 
 pytestmark = pytest.mark.no_cover
 
-SWITCHES = ("routes", "admits", "holds", "queues", "moves", "shares", "engines_ask")
+SWITCHES = ("routes", "admits", "holds", "queues", "shares", "engines_ask")
 _INF = float("inf")
 
 
@@ -272,7 +274,7 @@ def test_no_call_is_passed_over_beyond_the_bound(
     calls: list[MadeUp], chosen: Settings, replicas: int
 ) -> None:
     """Who has waited for the bound, and longest of all, goes within the time of one call."""
-    harness = Harness(calls, replace(chosen, patience=0.0), replicas)
+    harness = Harness(calls, replace(chosen, patience=0.0, late_fraction=0.0), replicas)
     for _ in harness.run():
         pass
 
@@ -308,12 +310,47 @@ def test_a_stream_of_calls_to_their_contexts_does_not_keep_a_large_one_out(
         id="60", execution=ExecutionId("large"), workflow="w", role="r", prompt_tokens=900
     )
     calls.append(MadeUp(10.0, large, 1.0, CallResult(output_tokens=1)))
-    harness = Harness(calls, Settings(patience=0.0, least_bound_s=4.0), 1)
+    chosen = Settings(patience=0.0, least_bound_s=4.0)
+    harness = Harness(calls, chosen, 1)
     for _ in harness.run():
         pass
 
     before_s = max(harness.sent_s[at] for at in range(11))  # those may have had to wait too
-    assert harness.sent_s[60] <= max(before_s, 10.0 + 2 * 4.0) + took_s
+    assert harness.sent_s[60] <= max(before_s, 10.0 + chosen.revoke_ratio * 4.0) + took_s
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(1, 8)), min_size=1, max_size=80),
+    st.sampled_from([0.0, 0.05, 0.5]),
+    st.sampled_from([1.0, 4.0]),
+)
+def test_few_calls_wait_for_longer_only_some_kinds_and_each_once(
+    kinds: list[tuple[bool, int]], fraction: float, ratio: float
+) -> None:
+    chosen = Settings(least_bound_s=4.0, late_fraction=fraction, late_ratio=ratio)
+    bounds = Bounds(chosen)
+    calls: list[tuple[Waiting, float]] = []
+    late: list[Waiting] = []
+    for number, (may_be_late, work) in enumerate(kinds):
+        view = CallView(id="", execution=ExecutionId(""), workflow="w", role="r", prompt_tokens=1)
+        call = Waiting(view, Live(), Means("w", "r"), float(number), number)
+        call.may_be_late, call.cold_s = may_be_late, float(work)
+        bounds.add(float(number), call, 1)
+        calls.append((call, bounds.hard_s(call) - number))
+        if bounds.let_wait(bounds.first()):
+            late = [each for each, _ in calls if each.turn_s == 0.0]
+    assert len(late) <= fraction * len(kinds)
+    assert all(kinds[call.serial][0] for call in late)
+    for call, bound_s in calls:
+        factor = ratio if call in late else 1.0
+        assert bounds.hard_s(call) - call.arrived_s <= factor * bound_s + 1e-6
+    due = [call for call, _ in calls]
+    for _ in calls:
+        first = bounds.first()
+        assert first.due_s == min(call.due_s for call in due)
+        due.remove(first)
+        bounds.leave(first, is_last=not due)
+    assert bounds.bound_s(1) == chosen.least_bound_s
 
 
 @given(the_calls(), the_settings(), st.integers(1, 3))
@@ -329,6 +366,7 @@ def test_no_replica_is_idle_while_a_call_waits_that_has_no_context_elsewhere(
 
 
 @given(the_calls(), st.integers(0, 2))
+@settings(deadline=None)
 def test_a_client_that_leaves_leaves_nothing(calls: list[MadeUp], every: int) -> None:
     dispatcher = ByProgram()
     dispatcher.joined(0.0, ReplicaName("r"), CAPACITY)

@@ -122,7 +122,7 @@ def test_what_is_kept_goes_last(data: st.DataObject) -> None:
             policy.wake([block])
         elif inside:
             others = [block for block in inside if owner[block] not in kept]
-            block = policy.evict(0.0)
+            block = policy.evict(float(number))
             assert block in (others or inside)
             inside.remove(block)
         assert len(policy) == len(inside)

@@ -17,6 +17,8 @@ _EIGHTHS = (8, 7, 6, 4, 2, 1)
 another agent goes on with, leaves a context is found to so much."""
 _SLOWER = 2.0
 """How much longer prompts take beside answers: what is assumed until a first token is seen."""
+_HOST_FILL = 0.9
+"""Of host memory that may be counted on, as other KV stays there until it is oldest."""
 _INF = float("inf")
 _SHRINK, _GROW, _LEAST = 0.97, 1.0005, 0.5
 """What a replica is taken to keep, after a context that was not there, and after one that was."""
@@ -41,8 +43,8 @@ class Context:
     """KV of one agent. It is idle, or calls that extend it run; then it belongs to them."""
 
     __slots__ = (
-        "_length", "_marks", "calls", "claim_until_s", "is_idle", "on_host", "replica", "tokens",
-        "turn",
+        "_length", "_marks", "calls", "claim_until_s", "host_turn", "is_idle", "is_live",
+        "is_wanted", "on_host", "replica", "tokens", "turn",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -53,14 +55,18 @@ class Context:
         self.calls = 0
         self.claim_until_s = -1.0  # while it has one: until then no call at the door gets its room
         self.turn = 0  # counts claims; only the last one holds
+        self.is_live = False  # it has a claim on host memory, where there is any
+        self.host_turn = 0
+        self.is_wanted = False  # a call waits for it
         self.is_idle = False
         self.on_host = False
 
     def vanish(self) -> None:
         """It was on a replica that is lost."""
         self.replica, self.is_idle, self.on_host = None, False, False
-        self.claim_until_s = -1.0
+        self.claim_until_s, self.is_live = -1.0, False
         self.turn += 1
+        self.host_turn += 1
 
     def remember(self, blocks: int, marks: tuple[int, ...]) -> None:
         """Of a call that ended: how many its prompt has, and the ids of some of them."""
@@ -83,8 +89,8 @@ class Replica:
 
     __slots__ = (
         "_claimed_last", "_trust", "busy_until_s", "capacity", "claimed_tokens", "computing",
-        "free_tokens", "host", "host_tokens", "idle", "idle_tokens", "kv_tokens", "name",
-        "room_tokens", "running", "running_tokens", "seqs", "used_tokens", "waiting",
+        "free_tokens", "host", "host_tokens", "idle", "idle_tokens", "kv_tokens", "live_tokens",
+        "name", "room_tokens", "running", "running_tokens", "seqs", "used_tokens", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -119,6 +125,7 @@ class Replica:
         """By running calls and claims."""
         self.host: OrderedDict[Context, None] = OrderedDict()
         self.host_tokens = 0
+        self.live_tokens = 0  # of contexts that have a claim on host memory
         self.waiting: deque[str] = deque()  # calls whose context is here
         self._trust = 1.0
         self._claimed_last = claimed_last
@@ -139,6 +146,15 @@ class Replica:
             return True
         used = self.running_tokens + need_tokens
         return used <= room_tokens and len(self.running) < self.seqs
+
+    def takes_on(self, need_tokens: int) -> bool:
+        """Whether host memory has room for one more, beside all that run or have a claim on it."""
+        room_tokens = self.capacity.host_tokens
+        if not room_tokens or not self.running:
+            return True
+        if self._claimed_last:
+            room_tokens += self.kv_tokens  # else what runs may push out what waits there
+        return self.running_tokens + self.live_tokens + need_tokens <= _HOST_FILL * room_tokens
 
     # ---- Calls
 
@@ -191,6 +207,20 @@ class Replica:
             self.claimed_tokens -= context.tokens
             self._weigh()
 
+    def claim_host(self, context: Context) -> None:
+        """Calls at the door do not get its room in host memory."""
+        context.host_turn += 1
+        if not context.is_live:
+            context.is_live = True
+            self.live_tokens += context.tokens
+
+    def unclaim_host(self, context: Context) -> None:
+        """They do."""
+        if context.is_live:
+            context.is_live = False
+            context.host_turn += 1
+            self.live_tokens -= context.tokens
+
     def revoke(self, need_tokens: int, room_tokens: float, spared: Context | None) -> None:
         """Let a call that could fit do so, by taking claims from the oldest on."""
         for context in tuple(self.idle):
@@ -199,10 +229,20 @@ class Replica:
             if context is not spared:
                 self.unclaim(context)
 
+    def push_out(self, need_tokens: int) -> None:
+        """Let a call be taken on, by taking claims on host memory, the oldest first."""
+        for context in (*self.host, *self.idle):
+            if self.takes_on(need_tokens):
+                return
+            if not context.is_wanted:
+                self.unclaim_host(context)
+
     def release(self, context: Context) -> None:
         """It is not idle here any more: a call uses it, or nobody will."""
         if context.claim_until_s >= 0:
             self.unclaim(context)
+        if context.is_live:
+            self.unclaim_host(context)
         if context.on_host:
             del self.host[context]
             self.host_tokens -= context.tokens
@@ -234,13 +274,23 @@ class Replica:
         return next(iter(self.idle))
 
     def _evict(self, context: Context) -> None:
-        self.release(context)
         room = self.capacity.host_tokens
         if context.tokens > room:
-            context.replica = None
+            self.forget(context)
             return
+        self.unclaim(context)
+        del self.idle[context]
+        self.idle_tokens -= context.tokens
+        context.is_idle = False
         context.on_host = True
         self.host[context] = None
         self.host_tokens += context.tokens
-        while self.host and self.host_tokens + self.idle_tokens > room:  # which has copies of those
-            self.forget(next(iter(self.host)))
+        while self.host and self.host_tokens > room:
+            self.forget(self._next_on_host())
+
+    def _next_on_host(self) -> Context:
+        if self._claimed_last:
+            for context in self.host:
+                if not context.is_live:
+                    return context
+        return next(iter(self.host))

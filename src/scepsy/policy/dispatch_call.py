@@ -33,12 +33,13 @@ class Place(Enum):
 class Live:
     """An execution that may call again."""
 
-    __slots__ = ("calls", "contexts", "deadline_s", "is_over")
+    __slots__ = ("calls", "contexts", "deadline_s", "has_begun", "is_over")
 
     def __init__(self) -> None:
         self.contexts: list[Context] = []
         self.calls = 0  # that wait or run
         self.deadline_s = float("inf")  # that its client told last
+        self.has_begun = False  # a call of it has ended
         self.is_over = False
 
 
@@ -60,10 +61,9 @@ class Waiting:
     """A call, from its arrival to its end."""
 
     __slots__ = (
-        "arrived_s", "begin_by_s",
-        "cached_tokens", "cold_s", "context", "due_s", "is_computing", "is_tried",
-        "is_waiting", "is_warm", "live", "marks", "means", "need_tokens", "place", "replica",
-        "serial", "turn_s", "view",
+        "arrived_s", "begin_by_s", "cached_tokens", "cold_s", "context", "due_s", "is_computing",
+        "is_tried", "is_waiting", "is_warm", "live", "marks", "may_be_late", "means",
+        "need_tokens", "place", "replica", "serial", "turn_s", "view",
     )  # fmt: skip
 
     def __init__(
@@ -83,6 +83,7 @@ class Waiting:
         self.due_s = float("inf")  # when it goes before all others
         self.place = Place.DOOR
         self.replica: Replica | None = None  # where it was sent
+        self.may_be_late = False  # the first of an execution that should have many
         self.is_waiting = True
         self.is_tried = False  # at the door, on all replicas
         self.is_warm = False  # sent to its context

@@ -9,6 +9,7 @@ from scepsy.policy.dispatch_belief import Context, Replica
 from scepsy.policy.dispatch_call import Live, Waiting
 from scepsy.policy.dispatch_settings import Settings
 from scepsy.policy.learned_hold import Holds
+from scepsy.policy.program import Program
 from scepsy.policy.program_table import Programs
 from scepsy.policy.route import CallView
 
@@ -43,6 +44,7 @@ class Contexts:
         self._holds = Holds(programs.learned)
         self._live: OrderedDict[ExecutionId, Live] = OrderedDict()
         self._claims: list[tuple[float, int, int, Context]] = []  # a heap
+        self._host_claims: list[tuple[float, int, int, Context]] = []  # another
         self._serial = count()
 
     def __len__(self) -> int:
@@ -86,10 +88,13 @@ class Contexts:
     @property
     def next_lapse_s(self) -> float:
         """When a claim lapses (s); infinite where there is none."""
-        claims = self._claims
+        claims, host_claims = self._claims, self._host_claims
         while claims and claims[0][2] != claims[0][3].turn:
             heappop(claims)
-        return claims[0][0] if claims else float("inf")
+        while host_claims and host_claims[0][2] != host_claims[0][3].host_turn:
+            heappop(host_claims)
+        at_s = claims[0][0] if claims else float("inf")
+        return min(at_s, host_claims[0][0]) if host_claims else at_s
 
     def keep(self, now_s: float, call: Waiting, tokens: int) -> None:
         """A call's KV is the context of the next one, with a claim while that is worth it."""
@@ -108,11 +113,54 @@ class Contexts:
         program = self._programs.get(call.view.execution)
         if not self._settings.holds or program is None:
             return
-        price = self._settings.price * tokens / replica.capacity.kv_tokens
-        hold_s = self._holds.hold_s(program, price / replica.capacity.prefill_s(tokens))
+        capacity = replica.capacity
+        lost_s = again_s = capacity.prefill_s(tokens)
+        if tokens <= capacity.host_tokens:
+            restored_s = min(again_s, tokens * capacity.host_token_s)
+            saved_s, lost_s = again_s - restored_s, restored_s
+            host_s = self._hold_s(program, tokens / capacity.host_tokens, saved_s)
+            if host_s > 0:
+                replica.claim_host(context)
+                at = now_s + host_s
+                heappush(self._host_claims, (at, next(self._serial), context.host_turn, context))
+        hold_s = self._hold_s(program, tokens / capacity.kv_tokens, lost_s)
         if hold_s > 0:
             replica.claim(context, now_s + hold_s)
             heappush(self._claims, (now_s + hold_s, next(self._serial), context.turn, context))
+
+    def _hold_s(self, program: Program, room_fraction: float, saved_s: float) -> float:
+        """For so long a claim on a part of a memory is worth what it saves."""
+        if saved_s <= 0:
+            return 0.0
+        return self._holds.hold_s(program, self._settings.price * room_fraction / saved_s)
+
+    def want(self, context: Context) -> bool:
+        """A call waits for it: its claim on host memory lasts until that goes or leaves.
+
+        Returns:
+            Whether it is worth waiting for: it has a claim, or there is room for one.
+        """
+        replica = context.replica
+        assert replica is not None
+        if not replica.capacity.host_tokens:
+            return True
+        if context.on_host and not context.is_live and not replica.takes_on(context.tokens):
+            return False
+        replica.claim_host(context)
+        context.is_wanted = True
+        return True
+
+    def unwant(self, context: Context) -> None:
+        """The call has left: the context stays without a claim on host memory."""
+        context.is_wanted = False
+        if context.replica is not None:
+            context.replica.unclaim_host(context)
+            self._changed[context.replica] = None
+
+    def is_live(self, execution: ExecutionId) -> bool:
+        """Whether any of its contexts has a claim on host memory."""
+        live = self._live.get(execution)
+        return live is not None and any(each.is_live for each in live.contexts)
 
     def lapse(self, now_s: float) -> None:
         """Claims whose time is over give up their room."""
@@ -121,6 +169,13 @@ class Contexts:
             _, _, turn, context = heappop(claims)
             if turn == context.turn and context.replica is not None:
                 context.replica.unclaim(context)
+                self._changed[context.replica] = None
+
+        claims = self._host_claims
+        while claims and (claims[0][0] <= now_s or claims[0][2] != claims[0][3].host_turn):
+            _, _, turn, context = heappop(claims)
+            if turn == context.host_turn and context.replica is not None:
+                context.replica.unclaim_host(context)
                 self._changed[context.replica] = None
 
     def drop(self, context: Context) -> None:

@@ -8,6 +8,9 @@ from scepsy.policy.route import CallView
 
 _OUTPUT_WEIGHT, _SHARED_WEIGHT = 0.05, 0.1
 """How far each new value moves a mean."""
+_FIRST_WEIGHT = 0.02
+_MANY = 5.0
+"""Calls of an execution from which on it is one of many."""
 _MOST_KEYS = 4096
 
 
@@ -16,6 +19,7 @@ class Estimates:
 
     def __init__(self) -> None:
         self._means: dict[tuple[WorkflowName, Role], Means] = {}
+        self._first: dict[WorkflowName, float] = {}  # calls that are the first of an execution
         self.all_shared_tokens = 0.0
         """Of all workflows and roles: what a replica that serves all of them holds for all."""
 
@@ -29,6 +33,14 @@ class Estimates:
                 self.all_shared_tokens = 0.0
             found = self._means[key] = Means(call.workflow, call.role)
         return found
+
+    def goes_on(self, call: CallView, *, is_first: bool) -> bool:
+        """A call has come: whether executions of its workflow have many."""
+        if call.workflow not in self._first and len(self._first) >= _MOST_KEYS:
+            self._first.clear()
+        before = self._first.get(call.workflow, 1.0)
+        now = self._first[call.workflow] = before + _FIRST_WEIGHT * (is_first - before)
+        return now * _MANY <= 1.0
 
     def at_door(self, call: Waiting, capacity: Capacity) -> float:
         """What a call takes up, and how long its prompt takes, where its context is not (s)."""

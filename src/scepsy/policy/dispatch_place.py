@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable
 
 from scepsy.policy.dispatch_belief import Replica
 from scepsy.policy.dispatch_call import Waiting
-from scepsy.policy.dispatch_settings import Settings
 
 _INF = float("inf")
 
@@ -63,16 +62,6 @@ def fit_nowhere(
 def emptiest(replicas: Iterable[Replica]) -> Replica:
     """Where least must end before any call fits."""
     return min(replicas, key=lambda replica: replica.running_tokens)
-
-
-def bound_to(now_s: float, call: Waiting, settings: Settings) -> Replica | None:
-    """Where a call's KV is in host memory, unless it has waited there for too long."""
-    context = call.context
-    if context is None or context.replica is None or not context.on_host:
-        return None
-    if settings.moves and now_s - call.arrived_s > settings.hysteresis * call.cold_s:
-        return None
-    return context.replica
 
 
 def without_claims(

@@ -7,16 +7,16 @@ then arrival. Who has waited for as long as a bound goes before all others, what
 """
 
 from collections.abc import Collection, Iterable
-from heapq import heappop, heappush
 from itertools import count
 
 from scepsy.model.execution import ExecutionId, ReplicaName
 from scepsy.policy.dispatch import CallResult, Capacity, Dispatch
 from scepsy.policy.dispatch_belief import Context, Replica
+from scepsy.policy.dispatch_bound import Bounds
 from scepsy.policy.dispatch_call import Place, Waiting, as_arrived, as_ended, work_s
 from scepsy.policy.dispatch_contexts import Contexts, match
 from scepsy.policy.dispatch_estimates import Estimates
-from scepsy.policy.dispatch_place import bound_to, emptiest, fit_nowhere, soonest, without_claims
+from scepsy.policy.dispatch_place import emptiest, fit_nowhere, soonest, without_claims
 from scepsy.policy.dispatch_settings import Settings
 from scepsy.policy.learned import LearnedGaps
 from scepsy.policy.program import TenantName
@@ -42,11 +42,9 @@ class ByProgram:
         self._contexts = Contexts(self.settings, self.programs, self._changed)
         self._busy: dict[Replica, None] = {}  # closed to the door only as prompts are computed
         self._waiting: dict[str, Waiting] = {}
-        self._due: list[tuple[float, int, Waiting]] = []  # a heap, also of calls that have left
-        self._backlog_s = 0.0  # to compute the prompts of all that wait
+        self._bounds = Bounds(self.settings)
         self._sent: dict[str, Waiting] = {}
         self._door: FairQueue[Waiting] = FairQueue(self.settings.weights)
-        self._stuck: dict[Replica, None] = {}  # with no room for a call whose context they have
         self._reserved: tuple[Waiting, Replica] | None = None
         """The one who goes before all others, and the replica that is kept for it."""
         self._tried: list[Waiting] | None = None  # first at the door; None: it has changed since
@@ -80,7 +78,7 @@ class ByProgram:
     def lost(self, now_s: float, replica: ReplicaName) -> None:
         """What was there is forgotten; calls that waited for it wait at the door."""
         gone = self._replicas.pop(replica)
-        for kept in (self._changed, self._busy, self._stuck):
+        for kept in (self._changed, self._busy):
             kept.pop(gone, None)
         for call in [each for each in self._sent.values() if each.replica is gone]:
             del self._sent[call.view.id]
@@ -100,17 +98,16 @@ class ByProgram:
         means = self._estimates.of(call)
         self.programs.arrived(as_arrived(call, means.stage), now_s)
         live = self._contexts.live(call.execution)
+        is_first = not live.calls and not live.has_begun
         live.calls += 1
         self._waiting[call.id] = found = Waiting(call, live, means, now_s, next(self._serial))
+        found.may_be_late = self._estimates.goes_on(call, is_first=is_first) and is_first
         found.context = match(live, call) if self.settings.routes else None
-        if found.context is None or found.context.on_host:
+        if found.context is None or not self._contexts.want(found.context):
             self._to_door(found)
         else:
             self._to_context(found, found.context)
-        found.turn_s = found.cold_s
-        self._backlog_s += found.turn_s
-        found.due_s = now_s + self.bound_s
-        heappush(self._due, (found.due_s, found.serial, found))
+        self._bounds.add(now_s, found, len(self._replicas))
 
     def first_token(self, now_s: float, call: CallView) -> None:
         """Its prompt is computed: the next one may follow."""
@@ -128,6 +125,7 @@ class ByProgram:
             return
         replica, live = found.replica, found.live
         assert replica is not None
+        live.has_begun = True
         self._estimates.ended(found, result)
         self._door.charge(self.settings.tenant(call), work_s(replica.capacity, call, result))
         self.programs.ended(as_ended(call, found.means.stage, result), now_s)
@@ -141,6 +139,8 @@ class ByProgram:
         found = self._waiting.get(call.id)
         if found is not None:
             self._leave_queue(found)
+            if found.place is Place.REPLICA and found.context is not None:
+                self._contexts.unwant(found.context)
             found.place = Place.GONE
             found.live.calls -= 1
             self.programs.dropped(call.execution, now_s)
@@ -163,26 +163,24 @@ class ByProgram:
         """When a claim lapses, a prompt should be computed, or a call has waited for long."""
         if not self._waiting:
             return _INF
-        first = self._first_due()
-        instants = [first.due_s, self._hard_s(first), self._contexts.next_lapse_s]
+        first = self._bounds.first()
+        instants = [first.due_s, self._bounds.hard_s(first), self._contexts.next_lapse_s]
         instants += [each.busy_until_s for each in self._busy]
-        if self.settings.moves:
-            instants += [self._moves_s(replica) for replica in self._stuck]
         now_s = self._now_s
         return min((at_s for at_s in instants if at_s > now_s), default=_INF)
 
     @property
     def bound_s(self) -> float:
-        """After so long nobody passes a call that comes now at the door (s).
-
-        It is a multiple of what it takes to serve in turn all that wait, nothing of them cached.
-        """
-        turn_s = self._backlog_s / max(1, len(self._replicas))
-        return self.settings.least_bound_s + self.settings.patience * turn_s
+        """After so long nobody passes a call that comes now at the door (s)."""
+        return self._bounds.bound_s(len(self._replicas))
 
     def is_kept(self, program: str) -> bool:
         """Whether an engine should keep a program's blocks while it has others to forget."""
         return self._contexts.is_claimed(ExecutionId(program.partition("/")[0]))
+
+    def is_live(self, program: str) -> bool:
+        """The same of host memory."""
+        return self._contexts.is_live(ExecutionId(program.partition("/")[0]))
 
     # ---- What goes
 
@@ -196,12 +194,10 @@ class ByProgram:
             del self._busy[replica]
             self._changed[replica] = None
         found: list[Dispatch] = []
-        if self._reserved is not None or now_s >= self._first_due().due_s:
+        if self._reserved is not None or now_s >= self._bounds.first().due_s:
             self._serve_overdue(now_s, found)
-        for replica in [each for each in self._changed if each.waiting or each in self._stuck]:
+        for replica in [each for each in self._changed if each.waiting]:
             self._serve_contexts(now_s, replica, found)
-        if self._stuck and self.settings.moves:
-            self._move(now_s)
         self._serve_door(now_s, found)
         self._changed.clear()
         return found
@@ -209,10 +205,10 @@ class ByProgram:
     def _serve_overdue(self, now_s: float, found: list[Dispatch]) -> None:
         """Who is due first; where that one does not fit, a replica is kept for it."""
         while self._waiting:
-            call = self._first_due()
+            call = self._bounds.first()
             if self._reserved is not None and self._reserved[0] is not call:
                 self._reserved = None
-            if self._reserved is None and now_s < self._hard_s(call):
+            if self._reserved is None and now_s < self._bounds.hard_s(call):
                 return
             is_new = self._reserved is None
             among = self._replicas.values() if is_new else self._changed
@@ -222,7 +218,20 @@ class ByProgram:
                     self._reserved = call, emptiest(self._replicas.values())
                 return
             replica.revoke(call.need_tokens, self._room(replica), call.context)
+            if call.context is None:
+                self._push_out(replica, call.need_tokens)
             self._send(now_s, call, replica, found)
+
+    def _push_out(self, replica: Replica, need_tokens: int) -> None:
+        """Make room in host memory: contexts in gaps lose it, then those of who came last."""
+        replica.push_out(need_tokens)
+        for call_id in reversed(tuple(replica.waiting)):
+            if replica.takes_on(need_tokens):
+                return
+            call = self._waiting.get(call_id)
+            if call is not None and call.place is Place.REPLICA and call.context is not None:
+                self._contexts.unwant(call.context)
+                self._to_door(call)
 
     def _serve_contexts(self, now_s: float, replica: Replica, found: list[Dispatch]) -> None:
         """Calls whose context is on a replica, first come first, as far as they fit."""
@@ -236,46 +245,36 @@ class ByProgram:
                 continue
             context = call.context
             assert context is not None
-            if context.replica is not replica or context.on_host:
+            if context.replica is not replica:
                 waiting.popleft()
                 self._to_door(call)
             elif replica.could_fit(call.need_tokens, self._room(replica)):
                 waiting.popleft()
                 self._send(now_s, call, replica, found)
             else:
-                self._stuck[replica] = None
                 return
-        self._stuck.pop(replica, None)
 
-    def _move(self, now_s: float) -> None:
-        """Let calls go to any replica that have waited for longer than to begin anew takes."""
-        for replica in tuple(self._stuck):
-            if self._moves_s(replica) <= now_s:
-                call = self._waiting.get(replica.waiting.popleft())
-                if call is not None and call.place is Place.REPLICA:
-                    self._to_door(call)
-                if not replica.waiting:
-                    del self._stuck[replica]
-
-    def _moves_s(self, replica: Replica) -> float:
-        call = self._waiting.get(replica.waiting[0]) if replica.waiting else None
-        if call is None:
-            return self._now_s
-        return call.arrived_s + self.settings.hysteresis * call.cold_s
-
-    def _serve_door(self, now_s: float, found: list[Dispatch]) -> None:
-        """Who is due, passed by nobody; then by the door's order, of the first those that fit."""
+    def _serve_due(self, now_s: float, found: list[Dispatch]) -> bool:
+        """Who is due at the door, passed by nobody; whether others may go after them."""
         while self._waiting:
-            first = self._first_due()
+            first = self._bounds.first()
             if first.place is not Place.DOOR or now_s < first.due_s:
-                break
+                return True
+            if self._bounds.let_wait(first):
+                continue
             if first is not self._head:
                 self._head, first.is_tried = first, False
             replica = self._place(now_s, first)
             first.is_tried = True
-            if replica is None:
-                return
+            if replica is None:  # where host memory is what it waits for, others may go
+                return self._capacity is not None and self._capacity.host_tokens > 0
             self._send(now_s, first, replica, found)
+        return False
+
+    def _serve_door(self, now_s: float, found: list[Dispatch]) -> None:
+        """Who is due; then by the door's order, of the first those that fit."""
+        if not self._serve_due(now_s, found):
+            return
         shared_tokens = self._estimates.all_shared_tokens
         if self._tried is not None and fit_nowhere(self._tried, self._changed, shared_tokens):
             self._door.look()
@@ -301,12 +300,12 @@ class ByProgram:
 
     def _place(self, now_s: float, call: Waiting) -> Replica | None:
         """Of the replicas with room, where its prompt is computed soonest; then the emptiest."""
-        settings, own = self.settings, bound_to(now_s, call, self.settings)
+        settings = self.settings
         among: Iterable[Replica] = self._changed if call.is_tried else self._replicas.values()
-        if own is not None:
-            among = (own,)
         if self._reserved is not None:
             among = [replica for replica in among if replica is not self._reserved[1]]
+        if settings.admits and self._capacity is not None and self._capacity.host_tokens:
+            among = [replica for replica in among if replica.takes_on(call.need_tokens)]
         shared_tokens = self._estimates.all_shared_tokens
         need_tokens = call.need_tokens + shared_tokens if settings.admits else -_INF
         latest_s = now_s + settings.ahead_s if settings.queues else _INF
@@ -348,37 +347,20 @@ class ByProgram:
         self._changed[replica] = None
 
     def _to_door(self, call: Waiting) -> None:
-        """It goes to any replica that has room; to one alone where its KV is in host memory."""
-        view, context, again_s = call.view, call.context, 0.0
+        """It goes to any replica that has room, and begins anew there."""
+        view, again_s = call.view, 0.0
         if self._capacity is not None:
             again_s = self._estimates.at_door(call, self._capacity)
-        if context is not None and context.on_host:
-            capacity = self._estimates.at_context(call, context).capacity
-            again_s = call.cached_tokens * capacity.host_token_s
-            again_s += capacity.prefill_s(view.prompt_tokens, call.cached_tokens)
-        else:
-            call.context = None
+        call.context = None
         call.place, call.is_tried, self._tried = Place.DOOR, False, None
         rank = (self.settings.level(again_s) - view.hints.priority, call.begin_by_s)
         self._door.put(self.settings.tenant(view), rank, call.serial, call)
 
-    def _hard_s(self, call: Waiting) -> float:
-        """When it goes before all others, whatever that costs."""
-        return call.arrived_s + self.settings.revoke_ratio * (call.due_s - call.arrived_s)
-
-    def _first_due(self) -> Waiting:
-        """Of those that wait: there must be one."""
-        due = self._due
-        while not due[0][2].is_waiting:
-            heappop(due)
-        return due[0][2]
-
     def _leave_queue(self, call: Waiting) -> None:
         del self._waiting[call.view.id]
-        call.is_waiting = False
+        self._bounds.leave(call, is_last=not self._waiting)
         if call.place is Place.DOOR:
             self._tried = None
-        self._backlog_s = self._backlog_s - call.turn_s if self._waiting else 0.0
 
     def _leave_replica(self, now_s: float, call: CallView) -> Waiting | None:
         found = self._sent.pop(call.id, None)

@@ -18,7 +18,12 @@ class Settings:
     passed over at the door. Low favours the tail, high favours throughput."""
     least_bound_s: float = 10.0
     """... and so much longer in any case (s)."""
-    revoke_ratio: float = 2.0
+    late_fraction: float = 0.008
+    """Of calls that may wait for longer: first calls of executions of many, as long as one in so
+    many was not. What a bound on the 99th percentile leaves is spent where nothing is forgotten."""
+    late_ratio: float = 8.0
+    """How many times as long those may be passed over."""
+    revoke_ratio: float = 2.5
     """After so many times that wait, claims give way, and a replica is freed for the call."""
     routes: bool = True
     """A call goes to its context; else to any replica."""
@@ -28,8 +33,6 @@ class Settings:
     """Contexts in gaps have claims while they are worth their room."""
     queues: bool = True
     """No call leaves the door for a replica that still computes prompts for long."""
-    moves: bool = True
-    """A call that waits for its context begins anew elsewhere when that should be sooner."""
     shares: bool = True
     """Tenants have equal shares, or by weight."""
     weights: Mapping[TenantName, float] = field(default_factory=dict)
@@ -43,14 +46,13 @@ class Settings:
     """Work up to which a call is of the first level (s)."""
     ahead_s: float = 0.5
     """Prompts that a replica may still have to compute when it gets the next (s)."""
-    hysteresis: float = 1.5
-    """How much longer than beginning anew takes a call waits for its context."""
     fill_fraction: float = 0.95
     """Of the KV that calls and claims may take up."""
 
     def __post_init__(self) -> None:
         positive = self.least_level_s > 0 and 0 < self.fill_fraction <= 1 <= self.revoke_ratio
-        least = min(self.patience, self.least_bound_s, self.price, self.ahead_s, self.hysteresis)
+        positive &= 0 <= self.late_fraction <= 1 <= self.late_ratio
+        least = min(self.patience, self.least_bound_s, self.price, self.ahead_s)
         if least < 0 or not positive:
             raise InputError("settings of a dispatcher are out of range")
 

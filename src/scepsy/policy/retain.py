@@ -9,7 +9,7 @@ ask the same object.
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Retention(Protocol):
@@ -63,6 +63,19 @@ class Retention(Protocol):
     def __contains__(self, block: object) -> bool:
         """Whether a block is kept."""
         ...
+
+
+@runtime_checkable
+class InTiers(Protocol):
+    """A policy that may also say what host memory keeps of what the GPU had to forget."""
+
+    below: Retention | None
+    """For blocks in host memory; the policy itself tells it what ended."""
+
+
+def below(retention: Retention | None) -> Retention | None:
+    """For host memory, where a policy has one for that."""
+    return retention.below if isinstance(retention, InTiers) else None
 
 
 MakeRetention = Callable[[], Retention]

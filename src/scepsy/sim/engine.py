@@ -12,7 +12,7 @@ result is that of stepping one by one, which the tests check.
 """
 
 from scepsy.errors import InputError
-from scepsy.policy.retain import Retention
+from scepsy.policy.retain import Retention, below
 from scepsy.profiles.step_time import EngineSpec
 from scepsy.sim.chunks import Chunks
 from scepsy.sim.decode_batch import DecodeBatch
@@ -58,7 +58,7 @@ class Engine:
         self._times = spec.times
         self._block_tokens, self._chunk_tokens = spec.block_tokens, spec.chunk_tokens
         self._max_seqs = min(spec.max_seqs, spec.chunk_tokens)  # every decode must fit in a step
-        host = HostTier(spec.host_blocks, spec.host_block_s)
+        host = HostTier(spec.host_blocks, spec.host_block_s, below(retention))
         self._cache = KvCache(spec.kv_blocks, host.put if spec.host_blocks else None, retention)
         self._loading = Loading(self._cache, host)
         self._chunks = Chunks(self._cache, spec.block_tokens)

@@ -13,6 +13,7 @@ from scepsy.model.execution import ExecutionId, ReplicaName
 from scepsy.model.workflow import Role
 from scepsy.policy.dispatch import CallResult, Dispatch
 from scepsy.policy.program import ToolName
+from scepsy.policy.retain import Retention
 from scepsy.policy.route import CallView
 from scepsy.policy.yardsticks.affinity import Homes
 from scepsy.policy.yardsticks.queued import Queued
@@ -174,10 +175,17 @@ def _key(call: CallView) -> _Key:
 class KeptLru(dict[int, str | None]):
     """LRU, but for the blocks of programs that are kept: those go when nothing else is left."""
 
-    def __init__(self, is_kept: Callable[[str], bool]) -> None:
-        """Args: is_kept: whether a program's blocks are to stay, asked when room is needed."""
+    def __init__(self, is_kept: Callable[[str], bool], below: "KeptLru | None" = None) -> None:
+        """Nothing is kept.
+
+        Args:
+            is_kept: whether a program's blocks are to stay, asked when room is needed.
+            below: for blocks in host memory.
+        """
         super().__init__()
+        self.below: Retention | None = below
         self._is_kept = is_kept
+        self._asked_s = float("-inf")
         self._owner: dict[int, str] = {}
         self._loose: OrderedDict[int, None] = OrderedDict()
         self._aside: dict[str, OrderedDict[int, None]] = {}
@@ -193,6 +201,8 @@ class KeptLru(dict[int, str | None]):
     def ended(self, now_s: float, program: str, kind: str, chain: Sequence[int]) -> None:
         """Note whose its blocks are."""
         self._owner.update(dict.fromkeys(chain, program))
+        if self.below is not None:
+            self.below.ended(now_s, program, kind, chain)
 
     def over(self, now_s: float, program: str) -> None:
         """It is not kept any more."""
@@ -208,10 +218,15 @@ class KeptLru(dict[int, str | None]):
             self._take_out(block)
 
     def evict(self, now_s: float) -> int:
-        """The one that was kept first of those that are not to stay, if there is one."""
-        for program in [each for each in self._aside if not self._is_kept(each)]:
-            for block in self._aside.pop(program):
-                self[block] = self._loose[block] = None
+        """The one that was kept first of those that are not to stay, if there is one.
+
+        Who is to stay is asked once at each instant: whole chains go at one.
+        """
+        if now_s != self._asked_s:
+            self._asked_s = now_s
+            for program in [each for each in self._aside if not self._is_kept(each)]:
+                for block in self._aside.pop(program):
+                    self[block] = self._loose[block] = None
         while self._loose:
             block = next(iter(self._loose))
             owner = self._owner.get(block, "")
