@@ -13,7 +13,7 @@ from scepsy.policy.dispatch import CallResult, Capacity
 from scepsy.policy.dispatch_belief import Context, Replica
 from scepsy.policy.dispatch_program import ByProgram
 from scepsy.policy.dispatch_settings import Settings
-from scepsy.policy.program import TenantName
+from scepsy.policy.program import NO_HINTS, Hints, TenantName
 from scepsy.policy.route import CallView
 
 CAPACITY = Capacity(kv_tokens=4_000, seqs=4, prompt_token_s=1e-3, decode_s=0.01, block_tokens=10)
@@ -51,7 +51,7 @@ def test_free_room_is_what_is_neither_used_nor_claimed(steps: list[tuple[int, in
             assert (need_tokens <= replica.free_tokens) == fits
 
 
-def sent(chosen: Settings, seed: int) -> list[tuple[str, str]]:
+def sent(chosen: Settings, seed: int, ahead_s: float = 0.0) -> list[tuple[str, str]]:
     """What goes where, of calls of a dozen executions that come and end by chance."""
     chance, dispatcher = random.Random(seed), ByProgram(chosen)
     for number in range(3):
@@ -70,6 +70,7 @@ def sent(chosen: Settings, seed: int) -> list[tuple[str, str]]:
                 prefix_blocks=tuple(range(execution << 32, (execution << 32) + blocks)),
                 id=str(number),
                 tenant=TenantName(str(execution % 3)),
+                hints=Hints(deadline_s=now_s + ahead_s * chance.random()) if ahead_s else NO_HINTS,
             )
             dispatcher.arrived(now_s, call)
         elif running:
@@ -84,14 +85,20 @@ def sent(chosen: Settings, seed: int) -> list[tuple[str, str]]:
     return found
 
 
-@given(st.integers(0, 10**6), st.booleans(), st.booleans(), st.sampled_from([0.0, 1.25, 100.0]))
+@given(
+    st.integers(0, 10**6),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([0.0, 1.25, 100.0]),
+    st.sampled_from([0.0, 5.0, 60.0]),
+)
 @settings(max_examples=40, deadline=None)
 @pytest.mark.no_cover
 def test_a_look_at_the_door_that_is_saved_would_have_found_nobody(
-    seed: int, shares: bool, queues: bool, patience: float
+    seed: int, shares: bool, queues: bool, patience: float, ahead_s: float
 ) -> None:
     chosen = Settings(shares=shares, queues=queues, patience=patience, least_bound_s=1.0)
-    found = sent(chosen, seed)
+    found = sent(chosen, seed, ahead_s)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dispatch_program, "fit_nowhere", lambda *_: False)
-        assert sent(chosen, seed) == found
+        assert sent(chosen, seed, ahead_s) == found

@@ -295,7 +295,7 @@ class ByProgram:
                 self._send(now_s, call, replica, found)
         for tenant, (rank, serial, call) in put_back:
             self._door.put(tenant, rank, serial, call)
-        if self._door.is_of_one and self.settings.admits:
+        if self._door.is_steady and self.settings.admits:
             self._tried = [call for _, (_, _, call) in put_back]
 
     def _place(self, now_s: float, call: Waiting) -> Replica | None:

@@ -44,6 +44,7 @@ class FairQueue(Generic[ItemT]):
         self._tenants: dict[TenantName, _Tenant[ItemT]] = {}
         self._waiting: dict[TenantName, _Tenant[ItemT]] = {}
         self._least = 0.0
+        self._timed = 0  # that may be too late one day
 
     def __len__(self) -> int:
         return sum(len(tenant.heap) for tenant in self._waiting.values())
@@ -54,9 +55,9 @@ class FairQueue(Generic[ItemT]):
             self._least = max(self._least, tenant.served)
 
     @property
-    def is_of_one(self) -> bool:
-        """Whether all that waits is of one tenant, so that the order does not depend on shares."""
-        return len(self._waiting) <= 1
+    def is_steady(self) -> bool:
+        """Whether the order of what waits changes neither by what is served nor by time."""
+        return len(self._waiting) <= 1 and not self._timed
 
     def put(self, tenant: TenantName, rank: Rank, serial: int, item: ItemT) -> None:
         """Something waits, behind what is of its rank and has a lower serial."""
@@ -64,6 +65,7 @@ class FairQueue(Generic[ItemT]):
         if not found.heap:
             found.served = max(found.served, self._least)
             self._waiting[tenant] = found
+        self._timed += rank[1] < _INF
         heappush(found.heap, (rank, serial, item))
 
     def take(self, now_s: float) -> tuple[TenantName, Entry[ItemT]] | None:
@@ -80,7 +82,9 @@ class FairQueue(Generic[ItemT]):
         while heap[0][0][1] < now_s:
             (level, _), serial, item = heap[0]
             heapreplace(heap, ((level, _INF), serial, item))
+            self._timed -= 1
         entry = heappop(heap)
+        self._timed -= entry[0][1] < _INF
         if not found.heap:
             del self._waiting[name]
         return name, entry

@@ -1,5 +1,7 @@
 """Deadlines at the door of a dispatcher of programs."""
 
+from dataclasses import replace
+
 import pytest
 
 from scepsy.model.execution import ExecutionId, ReplicaName
@@ -92,3 +94,25 @@ def test_who_is_due_goes_first_whatever_deadlines_others_have() -> None:
     calls = [call("a"), *(call(name, 50.0) for name in "bcd")]
     assert served(*calls) == "bcda"
     assert served(*calls, bound_s=2.5) == "bcad"
+
+
+def test_who_comes_to_the_front_as_a_deadline_has_passed_is_looked_at() -> None:
+    dispatcher = ByProgram(Settings(least_bound_s=1e6, level_ratio=1.0, queues=False))
+    dispatcher.joined(0.0, REPLICA, replace(CAPACITY, seqs=9))
+    long, short = call("x", prompt_tokens=5500), call("y", prompt_tokens=3000)
+    for view in (long, short):
+        dispatcher.arrived(0.0, view)
+    assert len(dispatcher.take(0.0)) == 2
+    fits = call("e", prompt_tokens=1000)
+    for view in (*(call(name, prompt_tokens=5000) for name in "bcd"), fits):
+        dispatcher.arrived(0.0, view)
+    assert dispatcher.take(0.0) == []
+    dispatcher.arrived(0.0, call("a", 300.0, prompt_tokens=5000))
+    assert dispatcher.take(0.0) == []
+
+    dispatcher.ended(1.0, short, CallResult(output_tokens=1))
+    dispatcher.over(1.0, short.execution)
+    assert dispatcher.take(1.0) == []  # there are four before it, none of which fits
+    dispatcher.first_token(400.0, long)
+
+    assert [sent.call for sent in dispatcher.take(400.0)] == [fits]
