@@ -15,9 +15,8 @@ from math import log, sqrt
 from random import Random
 
 from benchmarks.programs.sessions import LLM, Workload, workload
-from scepsy.model.cluster import GpuTypeName
-from scepsy.profiles.catalog import find_llm, host_bytes_per_s
-from scepsy.profiles.silicon import engine_spec
+from scepsy.profiles.catalog import find_llm
+from scepsy.profiles.silicon import engine_spec, with_host_memory
 from scepsy.profiles.step_time import EngineSpec
 from scepsy.profiles.workload import Segment
 from scepsy.sim.arrivals import Arrival, shuffled_rounds
@@ -90,12 +89,10 @@ class Scenario:
     def spec(self) -> EngineSpec:
         """One replica, its KV in blocks of the workload's size."""
         spec = spec_of(self.gpu, self.executions.block_tokens)
-        block_bytes = kv_bytes_per_token() * spec.block_tokens
-        return replace(
-            spec,
-            host_blocks=int(self.host_gib * GIB / block_bytes),
-            host_block_s=block_bytes / (DEGREE * host_bytes_per_s(GpuTypeName(self.gpu))),
-        )
+        if not self.host_gib:
+            return spec
+        host_bytes = self.host_gib * GIB
+        return with_host_memory(spec, LLM, self.gpu, tensor_parallel=DEGREE, host_bytes=host_bytes)
 
     @property
     def users(self) -> int:

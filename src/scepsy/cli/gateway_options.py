@@ -38,9 +38,9 @@ Policy = Annotated[
 Hardware = Annotated[
     list[str] | None,
     typer.Option(
-        help="What an LLM's replicas run on, GPUs of a replica behind the colon; the plan's where "
-        "there is one. Repeatable.",
-        metavar="LLM=GPU[:N]",
+        help="What an LLM's replicas run on, GPUs of a replica behind the colon, host memory that "
+        "its KV is offloaded to behind the plus; the plan's where there is one. Repeatable.",
+        metavar="LLM=GPU[:N][+GIB]",
     ),
 ]
 KvTokens = Annotated[

@@ -17,6 +17,7 @@ from scepsy.model.execution import BLOCK_TOKENS
 from scepsy.model.workflow import LlmName
 from scepsy.policy.dispatch import Capacity
 from scepsy.policy.program import TenantName
+from scepsy.units import GIB
 
 ASSUMED = Capacity(kv_tokens=200_000, seqs=256, prompt_token_s=1e-4, decode_s=0.02)
 """Of a replica of which nothing is known: about an LLM of 8 B parameters on a large GPU."""
@@ -64,7 +65,10 @@ def parse_shares(texts: Sequence[str]) -> Mapping[TenantName, float]:
 
 
 def parse_hardware(texts: Sequence[str]) -> Mapping[LlmName, Capacity]:
-    """Read ``<llm>=<gpu>[:<tensor parallel degree>]`` items; give what such replicas should do.
+    """Read ``<llm>=<gpu>[:<tensor parallel degree>][+<GiB>]`` items.
+
+    Returns:
+        What such replicas should do, with so much host memory for their KV.
 
     Raises:
         InputError: an item of another form.
@@ -72,19 +76,26 @@ def parse_hardware(texts: Sequence[str]) -> Mapping[LlmName, Capacity]:
     """
     if not texts:
         return {}
-    from scepsy.profiles.silicon import engine_spec  # noqa: PLC0415 - reads tables at import
+    # Reads tables at import.
+    from scepsy.profiles.silicon import engine_spec, with_host_memory  # noqa: PLC0415
     from scepsy.sim.program_fleet import capacity_of  # noqa: PLC0415
 
     found: dict[LlmName, Capacity] = {}
     for text in texts:
         llm, _, hardware = text.partition("=")
-        gpu, _, degree = hardware.partition(":")
-        if not llm or not gpu or not (degree or "1").isdecimal():
+        gpus, plus, host_gib = hardware.partition("+")
+        gpu, _, degree = gpus.partition(":")
+        numbers = (degree or "1").isdecimal() and host_gib.isdecimal() == bool(plus)
+        if not llm or not gpu or not numbers:
             raise InputError(
                 f"`{text}` does not say what a replica runs on",
-                hint="write it like qwen3-32b=h100:2",
+                hint="write it like qwen3-32b=h100:2, or h100:2+256 with 256 GiB of host memory",
             )
-        spec = engine_spec(llm, gpu, tensor_parallel=int(degree or "1"))
+        count = int(degree or "1")
+        spec = engine_spec(llm, gpu, tensor_parallel=count)
+        if plus:
+            host_bytes = int(host_gib) * GIB
+            spec = with_host_memory(spec, llm, gpu, tensor_parallel=count, host_bytes=host_bytes)
         found[LlmName(llm)] = capacity_of(spec)
     return found
 

@@ -21,9 +21,9 @@ class Settings:
     late_fraction: float = 0.008
     """Of calls that may wait for longer: first calls of executions of many, as long as one in so
     many was not. What a bound on the 99th percentile leaves is spent where nothing is forgotten."""
-    late_ratio: float = 8.0
+    late_ratio: float = 10.0
     """How many times as long those may be passed over."""
-    revoke_ratio: float = 2.5
+    revoke_ratio: float = 2.25
     """After so many times that wait, claims give way, and a replica is freed for the call."""
     routes: bool = True
     """A call goes to its context; else to any replica."""

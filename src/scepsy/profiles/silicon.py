@@ -14,12 +14,13 @@ either: more of anything never makes a step faster.
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 
 from scepsy.errors import InfeasibleError, InputError, MissingError
 from scepsy.model.execution import BLOCK_TOKENS
 from scepsy.model.provenance import Provenance, worst
-from scepsy.profiles.catalog import LlmSpec, find_gpu_type, find_llm
+from scepsy.profiles.catalog import LlmSpec, find_gpu_type, find_llm, host_bytes_per_s
 from scepsy.profiles.gpu_fraction import decode_slowdown, fraction_provenance, prefill_slowdown
 from scepsy.profiles.line import Line, LineAtCounts
 from scepsy.profiles.silicon_fit.accelerator import ACCELERATORS, find_accelerator
@@ -260,6 +261,24 @@ def engine_spec(
         kv_blocks=kv_blocks,
         provenance=worst((table.provenance, spec.provenance, of_share)),
         source=of_table + share,
+    )
+
+
+def with_host_memory(
+    spec: EngineSpec, llm: str, gpu_type: str, *, tensor_parallel: int, host_bytes: float
+) -> EngineSpec:
+    """A replica that offloads KV to so much host memory, each GPU its part over its own link.
+
+    Raises:
+        UnknownNameError: no such LLM or GPU type.
+    """
+    token_bytes = find_llm(llm).replica_kv_bytes_per_token(tensor_parallel)
+    block_bytes = token_bytes * spec.block_tokens
+    link_bytes_per_s = tensor_parallel * host_bytes_per_s(find_gpu_type(gpu_type).name)
+    return replace(
+        spec,
+        host_blocks=int(host_bytes / block_bytes),
+        host_block_s=block_bytes / link_bytes_per_s,
     )
 
 

@@ -13,6 +13,8 @@ from scepsy.gateway.capacity import (
 )
 from scepsy.model.execution import BLOCK_TOKENS
 from scepsy.policy.dispatch import Capacity
+from scepsy.profiles.catalog import find_llm
+from scepsy.units import GIB
 
 SAID = Capacity(kv_tokens=777, seqs=3, prompt_token_s=0.5, host_tokens=9, block_tokens=16)
 VLLM = b"""# HELP vllm:cache_config_info Information of the LLMEngine CacheConfig
@@ -70,6 +72,16 @@ def test_hardware_says_what_a_replica_should_do():
     assert two.kv_tokens > 2 * one.kv_tokens
     assert two.prompt_token_s < one.prompt_token_s
     assert parse_hardware([]) == {}
+    assert (two.host_tokens, two.host_token_s) == (0, 0.0)
+
+
+def test_host_memory_holds_its_bytes_and_each_gpu_has_its_link():
+    one, two = (parse_hardware([f"qwen3-32b=h100:{n}+64"])["qwen3-32b"] for n in (1, 2))
+
+    token_bytes = find_llm("qwen3-32b").replica_kv_bytes_per_token(2)
+    assert two.host_tokens == pytest.approx(64 * GIB / token_bytes, rel=1e-4)
+    assert one.host_token_s == pytest.approx(2 * two.host_token_s)
+    assert 0 < two.host_token_s < two.prompt_token_s
 
 
 def test_what_users_say_of_tenants_and_kv():
@@ -87,6 +99,8 @@ def test_what_users_say_of_tenants_and_kv():
         (parse_kv_tokens, "m=1e5"),
         (parse_hardware, "qwen3-32b"),
         (parse_hardware, "qwen3-32b=h100:two"),
+        (parse_hardware, "qwen3-32b=h100+"),
+        (parse_hardware, "qwen3-32b=h100:2+1TiB"),
     ],
 )
 def test_bad_options_are_input_errors(parse, text):
