@@ -327,7 +327,7 @@ def test_a_stream_of_calls_to_their_contexts_does_not_keep_a_large_one_out(
 def test_few_calls_wait_for_longer_only_some_kinds_and_each_once(
     kinds: list[tuple[bool, int]], fraction: float, ratio: float
 ) -> None:
-    chosen = Settings(least_bound_s=4.0, late_fraction=fraction, late_ratio=ratio)
+    chosen = Settings(least_bound_s=40.0, late_fraction=fraction, late_ratio=ratio)
     bounds = Bounds(chosen)
     calls: list[tuple[Waiting, float]] = []
     late: list[Waiting] = []
@@ -341,6 +341,7 @@ def test_few_calls_wait_for_longer_only_some_kinds_and_each_once(
             late = [each for each, _ in calls if each.turn_s == 0.0]
     assert len(late) <= fraction * len(kinds)
     assert all(kinds[call.serial][0] for call in late)
+    assert all(bound_s >= chosen.revoke_ratio * 60.0 for call, bound_s in calls if call in late)
     for call, bound_s in calls:
         factor = ratio if call in late else 1.0
         assert bounds.hard_s(call) - call.arrived_s <= factor * bound_s + 1e-6

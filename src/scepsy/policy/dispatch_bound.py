@@ -13,6 +13,8 @@ from scepsy.policy.dispatch_settings import Settings
 
 _MOST_LATE = 16.0
 """Calls that may be let wait for longer at once, after a time in which none had to."""
+_LONG_S = 60.0
+"""Bounds from which on that is worth it: below, executions are hardly paused for others."""
 
 
 class Bounds:
@@ -56,12 +58,13 @@ class Bounds:
 
     def let_wait(self, call: Waiting) -> bool:
         """Whether the first that is due may be passed over for longer; it is, from now on."""
-        if not call.may_be_late or self._late < 1.0:
+        bound_s = call.due_s - call.arrived_s
+        if not call.may_be_late or self._late < 1.0 or bound_s < _LONG_S:
             return False
         self._late -= 1.0
         call.may_be_late = False
         self._backlog_s -= call.turn_s  # it holds up nobody
         call.turn_s = 0.0
-        call.due_s = call.arrived_s + self._settings.late_ratio * (call.due_s - call.arrived_s)
+        call.due_s = call.arrived_s + self._settings.late_ratio * bound_s
         heapreplace(self._due, (call.due_s, call.serial, call))
         return True
