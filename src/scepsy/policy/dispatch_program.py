@@ -194,11 +194,13 @@ class ByProgram:
             del self._busy[replica]
             self._changed[replica] = None
         found: list[Dispatch] = []
-        if self._reserved is not None or now_s >= self._bounds.first().due_s:
+        is_any_due = now_s >= self._bounds.first().due_s
+        if is_any_due or self._reserved is not None:
             self._serve_overdue(now_s, found)
         for replica in [each for each in self._changed if each.waiting]:
             self._serve_contexts(now_s, replica, found)
-        self._serve_door(now_s, found)
+        if not is_any_due or self._serve_due(now_s, found):
+            self._serve_door(now_s, found)
         self._changed.clear()
         return found
 
@@ -272,9 +274,7 @@ class ByProgram:
         return False
 
     def _serve_door(self, now_s: float, found: list[Dispatch]) -> None:
-        """Who is due; then by the door's order, of the first those that fit."""
-        if not self._serve_due(now_s, found):
-            return
+        """By the door's order, of the first those that fit."""
         shared_tokens = self._estimates.all_shared_tokens
         if self._tried is not None and fit_nowhere(self._tried, self._changed, shared_tokens):
             self._door.look()
