@@ -23,7 +23,7 @@ class Settings:
     many was not. What a bound on the 99th percentile leaves is spent where nothing is forgotten."""
     late_ratio: float = 10.0
     """How many times as long those may be passed over."""
-    revoke_ratio: float = 2.25
+    revoke_ratio: float = 2.35
     """After so many times that wait, claims give way, and a replica is freed for the call."""
     routes: bool = True
     """A call goes to its context; else to any replica."""
