@@ -84,6 +84,20 @@ def test_more_pressure_is_more_users() -> None:
     assert users[2] == pytest.approx(2 * users[1], abs=1)
 
 
+def test_host_memory_is_named_and_all_systems_get_as_much() -> None:
+    cells = scenario.grid(workloads=("swe",), pressures=(4.0,), host_gib=(0.0, 256.0))
+    without, beside = cells["swe-h100-4-4"], cells["swe-h100-4-4-host256"]
+    spec = beside.spec
+
+    assert (without.spec.host_blocks, without.spec.host_block_s) == (0, 0.0)
+    block_bytes = scenario.kv_bytes_per_token() * spec.block_tokens
+    assert spec.host_blocks == int(256 * 2**30 / block_bytes)
+    assert 0 < spec.host_block_s < spec.block_tokens * 1e-5
+    assert beside.users == without.users  # pressure is of what GPUs hold
+    run = measure("ours", SYSTEMS["ours"], replace(beside, pressure=1.0), 0)
+    assert (run.scenario, run.host_gib) == ("swe-h100-4-1-host256", 256.0)
+
+
 def test_gaps_are_drawn_with_the_mean_of_those_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     recorded = Scenario(workload="swe").executions
     monkeypatch.setattr(
@@ -173,6 +187,7 @@ def test_the_optimum_keeps_what_is_used_next() -> None:
 
 def run_of(system: str, seed: int, task_s: float) -> Run:
     fields = dict.fromkeys(Run.__dataclass_fields__, 1.0)
+    del fields["host_gib"]  # as in rows that were recorded before there was any
     names = {"system": system, "scenario": "swe-h100-4-1", "half": "tuning", "seed": seed}
     return results.as_run(
         {**fields, **names, "task_s": task_s, "tasks_s": (task_s,), "unfinished": 0}
