@@ -93,8 +93,10 @@ def test_equal_seeds_give_equal_bytes(scene: Path, tmp_path: Path, policy: str) 
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_what_if_a_node_is_missing_and_load_doubles(scene: Path) -> None:
-    found = figures(simulate(scene, "--without=node-1", "--rate=2x", "--json"))
+@pytest.mark.parametrize("policy", ["least-loaded", "programs"])
+def test_what_if_a_node_is_missing_and_load_doubles(scene: Path, policy: str) -> None:
+    missing = ["--without=node-1", "--rate=2x"]
+    found = figures(simulate(scene, *missing, f"--policy={policy}", "--json"))
 
     assert found["what if"]["mean_s"] > found["plan"]["mean_s"]
     assert found["what if"]["offered_per_s"] == pytest.approx(4, rel=0.15)
