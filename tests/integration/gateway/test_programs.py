@@ -206,6 +206,24 @@ async def test_bad_hints_are_counted_and_the_call_is_served(stage):
     assert await stage.metric(gateway, 'bad_hints_total{hint="gap_s"}') == 1
 
 
+async def test_of_calls_that_wait_the_one_with_a_deadline_goes_first(stage, eventually):
+    engine = await stage.engine("wait")
+    gateway = await programs(stage, engine)
+    calls = []
+    for at, hints in enumerate(({}, {}, {"x-scepsy-deadline": "600"})):
+        body = {**CHAT, "seed": at}
+        calls.append(asking(stage, gateway, body=body, execution=f"e{at}", **hints))
+
+        async def waits(served=1, left=at):
+            return len(engine.seen) == served and await waiting(stage, gateway) == left
+
+        await eventually(waits)
+    engine.gate.set()
+
+    assert [status for status, *_ in await asyncio.gather(*calls)] == [200] * 3
+    assert [body["seed"] for *_, body in engine.seen] == [0, 2, 1]
+
+
 async def test_tenants_beyond_a_number_share_one_share(stage, monkeypatch):
     monkeypatch.setattr(dispatch_pool, "MOST_TENANTS", 2)
     served = []
