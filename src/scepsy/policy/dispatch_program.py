@@ -22,7 +22,7 @@ from scepsy.policy.learned import LearnedGaps
 from scepsy.policy.program import TenantName
 from scepsy.policy.program_table import Programs
 from scepsy.policy.route import CallView
-from scepsy.policy.share import Entry, FairQueue
+from scepsy.policy.share import Entry, FairQueue, Rank
 
 _INF = float("inf")
 _TRIED = 4
@@ -48,6 +48,7 @@ class ByProgram:
         self._reserved: tuple[Waiting, Replica] | None = None
         """The one who goes before all others, and the replica that is kept for it."""
         self._tried: list[Waiting] | None = None  # first at the door; None: it has changed since
+        self._last: tuple[Rank, int] | None = None  # of those, if nobody behind it would be tried
         self._head: Waiting | None = None  # nobody passes it at the door
         self._serial = count()
         self._now_s = -_INF
@@ -297,6 +298,7 @@ class ByProgram:
             self._door.put(tenant, rank, serial, call)
         if self._door.is_steady and self.settings.admits:
             self._tried = [call for _, (_, _, call) in put_back]
+            self._last = put_back[-1][1][:2] if len(put_back) == _TRIED else None
 
     def _place(self, now_s: float, call: Waiting) -> Replica | None:
         """Of the replicas with room, where its prompt is computed soonest; then the emptiest."""
@@ -352,9 +354,12 @@ class ByProgram:
         if self._capacity is not None:
             again_s = self._estimates.at_door(call, self._capacity)
         call.context = None
-        call.place, call.is_tried, self._tried = Place.DOOR, False, None
+        call.place, call.is_tried = Place.DOOR, False
         rank = (self.settings.level(again_s) - view.hints.priority, call.begin_by_s)
-        self._door.put(self.settings.tenant(view), rank, call.serial, call)
+        tenant = self.settings.tenant(view)
+        self._door.put(tenant, rank, call.serial, call)
+        if self._last is None or not self._door.is_steady or (rank, call.serial) < self._last:
+            self._tried = None
 
     def _leave_queue(self, call: Waiting) -> None:
         del self._waiting[call.view.id]
