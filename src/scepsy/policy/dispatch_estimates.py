@@ -1,5 +1,8 @@
 """How long answers are, and how much of their prompts executions share: means of what was seen."""
 
+from collections import OrderedDict
+
+from scepsy.model.execution import ExecutionId
 from scepsy.model.workflow import Role, WorkflowName
 from scepsy.policy.dispatch import CallResult, Capacity
 from scepsy.policy.dispatch_belief import Context, Replica
@@ -20,6 +23,7 @@ class Estimates:
     def __init__(self) -> None:
         self._means: dict[tuple[WorkflowName, Role], Means] = {}
         self._first: dict[WorkflowName, float] = {}  # calls that are the first of an execution
+        self._begun: OrderedDict[ExecutionId, None] = OrderedDict()
         self.all_shared_tokens = 0.0
         """Of all workflows and roles: what a replica that serves all of them holds for all."""
 
@@ -72,8 +76,18 @@ class Estimates:
         if call.is_warm:
             assert call.replica is not None
             call.replica.found(as_believed=2 * cached_tokens >= call.cached_tokens)
-        elif not call.live.contexts:  # all that it found is what others left
+        elif not call.live.contexts and self._is_new(call.view.execution):
+            # All that it found is what others left.
             means = self.of(call.view)
             change = _SHARED_WEIGHT * (cached_tokens - means.shared_tokens)
             means.shared_tokens += change
             self.all_shared_tokens += change
+
+    def _is_new(self, execution: ExecutionId) -> bool:
+        """Whether it was not asked of it before: one may go on that was said to be over."""
+        if execution in self._begun:
+            return False
+        self._begun[execution] = None
+        if len(self._begun) > _MOST_KEYS:
+            self._begun.popitem(last=False)
+        return True

@@ -3,6 +3,7 @@
 A gateway by itself hears at once. Where several gateways or a shared store stand between, what
 happened comes late: then a dispatcher decides by what was true a while ago. That may cost time,
 but no call: which calls wait here, and which replicas can be reached, each gateway knows itself.
+And who goes on with a prompt has had the answer, whether that was heard or not.
 """
 
 from collections import deque
@@ -107,6 +108,8 @@ class Informed:
         """Take who decides, and how it hears."""
         self._inner, self._news = inner, news
         self._sent: dict[str, ReplicaName] = {}
+        self._unheard: dict[ExecutionId, dict[str, CallView]] = {}
+        """Calls that were sent, and of whose end nothing was heard."""
 
     def joined(self, now_s: float, replica: ReplicaName, capacity: Capacity) -> None:
         """Known at once."""
@@ -114,12 +117,20 @@ class Informed:
 
     def lost(self, now_s: float, replica: ReplicaName) -> None:
         """Known at once: it can't be reached."""
-        self._sent = {call: name for call, name in self._sent.items() if name != replica}
+        gone = {call for call, name in self._sent.items() if name == replica}
+        self._sent = {call: name for call, name in self._sent.items() if call not in gone}
+        for own in tuple(self._unheard.values()):
+            for call in [each for each in own.values() if each.id in gone]:
+                self._heard(call)
         self._inner.lost(now_s, replica)
 
     def arrived(self, now_s: float, call: CallView) -> None:
-        """Known at once: it waits here."""
+        """Known at once: it waits here. If it goes on where another call ended, that one has."""
         self._hear(now_s)
+        for before in tuple(self._unheard.get(call.execution, {}).values()):
+            if before.id not in self._sent and _extends(call, before):
+                tokens = call.prompt_tokens - before.prompt_tokens
+                self._ended(now_s, before, CallResult(output_tokens=tokens))
         self._inner.arrived(now_s, call)
 
     def take(self, now_s: float) -> list[Dispatch]:
@@ -128,6 +139,7 @@ class Informed:
         found = self._inner.take(now_s)
         for each in found:
             self._sent[each.call.id] = each.replica
+            self._unheard.setdefault(each.call.execution, {})[each.call.id] = each.call
         return found
 
     def first_token(self, now_s: float, call: CallView) -> None:
@@ -162,8 +174,31 @@ class Informed:
                 case Began(call):
                     self._inner.first_token(now_s, call)
                 case Ended(call, result):
-                    self._inner.ended(now_s, call, result)
+                    self._ended(now_s, call, result)
                 case Left(call):
+                    self._heard(call)
                     self._inner.dropped(now_s, call)
                 case Over(execution):
                     self._inner.over(now_s, execution)
+
+    def _ended(self, now_s: float, call: CallView, result: CallResult) -> None:
+        if self._heard(call):
+            self._inner.ended(now_s, call, result)
+
+    def _heard(self, call: CallView) -> bool:
+        own = self._unheard.get(call.execution, {})
+        is_new = own.pop(call.id, None) is not None
+        if is_new and not own:
+            del self._unheard[call.execution]
+        return is_new
+
+
+def _extends(call: CallView, before: CallView) -> bool:
+    """Whether a prompt is another one, with more."""
+    blocks = before.prefix_blocks
+    at = len(blocks) - 1
+    return (
+        0 <= at < len(call.prefix_blocks)
+        and call.prefix_blocks[at] == blocks[at]
+        and call.prompt_tokens > before.prompt_tokens
+    )
