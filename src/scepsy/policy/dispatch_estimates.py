@@ -40,9 +40,11 @@ class Estimates:
 
     def goes_on(self, call: CallView, *, is_first: bool) -> bool:
         """A call has come: whether executions of its workflow have many."""
-        if call.workflow not in self._first and len(self._first) >= _MOST_KEYS:
-            self._first.clear()
-        before = self._first.get(call.workflow, 1.0)
+        before = self._first.get(call.workflow)
+        if before is None:
+            before = 1.0
+            if len(self._first) >= _MOST_KEYS:
+                self._first.clear()
         now = self._first[call.workflow] = before + _FIRST_WEIGHT * (is_first - before)
         return now * _MANY <= 1.0
 
