@@ -223,12 +223,14 @@ def the_calls(draw: st.DrawFn) -> list[MadeUp]:
 class Harness:
     """Calls that take what they are made up to take, on replicas that refuse none."""
 
-    def __init__(self, calls: Sequence[MadeUp], chosen: Settings, replicas: int) -> None:
+    def __init__(
+        self, calls: Sequence[MadeUp], chosen: Settings, replicas: int, host_tokens: int = 0
+    ) -> None:
         self.dispatcher = ByProgram(chosen)
         self.calls = calls
         self.names = [ReplicaName(f"r{number}") for number in range(replicas)]
         for name in self.names:
-            self.dispatcher.joined(0.0, name, CAPACITY)
+            self.dispatcher.joined(0.0, name, replace(CAPACITY, host_tokens=host_tokens))
         self.waiting: dict[int, float] = {}
         self.running: dict[int, ReplicaName] = {}
         self.sent_s: dict[int, float] = {}
@@ -268,13 +270,14 @@ class Harness:
             self.dispatcher.arrived(now_s, call.view)
 
 
-@given(the_calls(), the_settings(), st.integers(1, 3))
+@given(the_calls(), the_settings(), st.integers(1, 3), st.sampled_from([0, 0, 2000]))
 @settings(max_examples=60, deadline=None)
 def test_no_call_is_passed_over_beyond_the_bound(
-    calls: list[MadeUp], chosen: Settings, replicas: int
+    calls: list[MadeUp], chosen: Settings, replicas: int, host_tokens: int
 ) -> None:
     """Who has waited for the bound, and longest of all, goes within the time of one call."""
-    harness = Harness(calls, replace(chosen, patience=0.0, late_fraction=0.0), replicas)
+    chosen = replace(chosen, patience=0.0, late_fraction=0.0)
+    harness = Harness(calls, chosen, replicas, host_tokens)
     for _ in harness.run():
         pass
 
