@@ -27,17 +27,25 @@ class Bounds:
         self._backlog_s = 0.0  # to compute the prompts of all that wait
         self._late = 0.0  # calls that may be let wait for longer
 
-    def bound_s(self, replicas: int) -> float:
+    def bound_s(self, replicas: int, *, of_many: bool = False) -> float:
         """After so long nobody passes a call that comes now at the door (s)."""
         turn_s = self._backlog_s / max(1, replicas)
-        return self._settings.least_bound_s + self._settings.patience * turn_s
+        ratio = self._settings.many_ratio if of_many else 1.0
+        return self._settings.least_bound_s + self._settings.patience * ratio * turn_s
 
-    def add(self, now_s: float, call: Waiting, replicas: int) -> None:
-        """A call has come, of which it is known how long its prompt takes."""
+    def add(self, now_s: float, call: Waiting, replicas: int, *, of_many: bool = False) -> None:
+        """A call has come, of which it is known how long its prompt takes.
+
+        Args:
+            now_s: when.
+            call: it may be let wait for longer if it says so.
+            replicas: that share the work.
+            of_many: whether its execution should have many.
+        """
         call.turn_s = call.cold_s
         self._backlog_s += call.turn_s
         self._late = min(_MOST_LATE, self._late + self._settings.late_fraction)
-        call.due_s = now_s + self.bound_s(replicas)
+        call.due_s = now_s + self.bound_s(replicas, of_many=of_many)
         heappush(self._due, (call.due_s, call.serial, call))
 
     def leave(self, call: Waiting, *, is_last: bool) -> None:

@@ -102,13 +102,14 @@ class ByProgram:
         is_first = not live.calls and not live.has_begun
         live.calls += 1
         self._waiting[call.id] = found = Waiting(call, live, means, now_s, next(self._serial))
-        found.may_be_late = self._estimates.goes_on(call, is_first=is_first) and is_first
+        of_many = self._estimates.goes_on(call, is_first=is_first)
+        found.may_be_late = of_many and is_first
         found.context = match(live, call) if self.settings.routes else None
         if found.context is None or not self._contexts.want(found.context):
             self._to_door(found)
         else:
             self._to_context(found, found.context)
-        self._bounds.add(now_s, found, len(self._replicas))
+        self._bounds.add(now_s, found, len(self._replicas), of_many=of_many)
 
     def first_token(self, now_s: float, call: CallView) -> None:
         """Its prompt is computed: the next one may follow."""
