@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 from scepsy.model.execution import ExecutionId, ReplicaName
 from scepsy.policy.dispatch import AtOnce, CallResult, Capacity, Dispatch, Dispatcher
 from scepsy.policy.dispatch_belief import Replica
-from scepsy.policy.dispatch_bound import Bounds
-from scepsy.policy.dispatch_call import Live, Means, Waiting
 from scepsy.policy.dispatch_program import ByProgram
 from scepsy.policy.dispatch_settings import Settings
 from scepsy.policy.program import Hints, TenantName, ToolName
@@ -320,41 +318,6 @@ def test_a_stream_of_calls_to_their_contexts_does_not_keep_a_large_one_out(
 
     before_s = max(harness.sent_s[at] for at in range(11))  # those may have had to wait too
     assert harness.sent_s[60] <= max(before_s, 10.0 + chosen.revoke_ratio * 4.0) + took_s
-
-
-@given(
-    st.lists(st.tuples(st.booleans(), st.integers(1, 8)), min_size=1, max_size=80),
-    st.sampled_from([0.0, 0.05, 0.5]),
-    st.sampled_from([1.0, 4.0]),
-)
-def test_few_calls_wait_for_longer_only_some_kinds_and_each_once(
-    kinds: list[tuple[bool, int]], fraction: float, ratio: float
-) -> None:
-    chosen = Settings(least_bound_s=40.0, late_fraction=fraction, late_ratio=ratio)
-    bounds = Bounds(chosen)
-    calls: list[tuple[Waiting, float]] = []
-    late: list[Waiting] = []
-    for number, (may_be_late, work) in enumerate(kinds):
-        view = CallView(id="", execution=ExecutionId(""), workflow="w", role="r", prompt_tokens=1)
-        call = Waiting(view, Live(), Means("w", "r"), float(number), number)
-        call.may_be_late, call.cold_s = may_be_late, float(work)
-        bounds.add(float(number), call, 1)
-        calls.append((call, bounds.hard_s(call) - number))
-        if bounds.let_wait(bounds.first()):
-            late = [each for each, _ in calls if each.turn_s == 0.0]
-    assert len(late) <= fraction * len(kinds)
-    assert all(kinds[call.serial][0] for call in late)
-    assert all(bound_s >= chosen.revoke_ratio * 60.0 for call, bound_s in calls if call in late)
-    for call, bound_s in calls:
-        factor = ratio if call in late else 1.0
-        assert bounds.hard_s(call) - call.arrived_s <= factor * bound_s + 1e-6
-    due = [call for call, _ in calls]
-    for _ in calls:
-        first = bounds.first()
-        assert first.due_s == min(call.due_s for call in due)
-        due.remove(first)
-        bounds.leave(first, is_last=not due)
-    assert bounds.bound_s(1) == chosen.least_bound_s
 
 
 @given(the_calls(), the_settings(), st.integers(1, 3))

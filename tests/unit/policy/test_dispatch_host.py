@@ -155,3 +155,26 @@ def test_a_client_that_leaves_gives_up_what_it_waited_for() -> None:
     dispatcher.dropped(3.0, call)
     assert the_replica(dispatcher).live_tokens == 0
     assert not dispatcher.is_live("0/r")
+
+
+def test_who_is_overdue_takes_the_room_of_who_came_last() -> None:
+    settings = Settings(patience=0.0, least_bound_s=1.0, fill_fraction=1.0, queues=False)
+    dispatcher = ByProgram(settings)
+    capacity = replace(CAPACITY, kv_tokens=3000, host_tokens=2020)
+    dispatcher.joined(0.0, ReplicaName("r"), capacity)
+    for execution in (0, 1):
+        serve(dispatcher, 8.0 + execution, a_call(execution, tokens=1000, gap_s=12.0))
+    dispatcher.arrived(10.0, a_call(9, tokens=1000))
+    assert sent(dispatcher, 10.0) == ["9/0"]
+    dispatcher.arrived(10.5, a_call(2, tokens=1000))
+    assert sent(dispatcher, 10.5) == []  # the GPU has room for it, both memories have not
+    for execution in (0, 1):
+        dispatcher.arrived(11.0 + execution, a_call(execution, 1, tokens=1500))
+    assert sent(dispatcher, 12.0) == []
+    assert dispatcher.is_live("0/r")
+    assert dispatcher.is_live("1/r")
+
+    assert dispatcher.next_s == 10.5 + settings.revoke_ratio * 1.0
+    assert sent(dispatcher, 12.5)[0] == "2/0"
+    assert dispatcher.is_live("0/r")
+    assert not dispatcher.is_live("1/r")
