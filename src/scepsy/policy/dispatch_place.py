@@ -15,7 +15,10 @@ def soonest(
     replicas: Iterable[Replica],
     busy: dict[Replica, None],
 ) -> Replica | None:
-    """Where a prompt is computed soonest; of equal ones the emptiest, then the first.
+    """Where a prompt is computed soonest; of equal ones where fewest calls run, then the emptiest.
+
+    Calls that run beside prompts get their answers later: so a short execution is not put where
+    many go on.
 
     Args:
         now_s: where computing may begin now, it does not matter since when.
@@ -24,7 +27,7 @@ def soonest(
         replicas: among which is chosen.
         busy: see above.
     """
-    best, least_s, least_tokens = None, _INF, _INF
+    best, least_s, least_calls, least_tokens = None, _INF, 0, _INF
     for replica in replicas:
         if replica.free_tokens < need_tokens:
             continue
@@ -34,9 +37,13 @@ def soonest(
             continue
         begins_s = max(begins_s, now_s)
         if begins_s <= least_s:
-            used_tokens = replica.used_tokens
-            if begins_s < least_s or used_tokens < least_tokens:
-                best, least_s, least_tokens = replica, begins_s, used_tokens
+            calls, used_tokens = len(replica.running), replica.used_tokens
+            if (
+                begins_s < least_s
+                or calls < least_calls
+                or (calls == least_calls and used_tokens < least_tokens)
+            ):
+                best, least_s, least_calls, least_tokens = replica, begins_s, calls, used_tokens
     return best
 
 
