@@ -274,7 +274,7 @@ def test_no_call_is_passed_over_beyond_the_bound(
     calls: list[MadeUp], chosen: Settings, replicas: int, host_tokens: int
 ) -> None:
     """Who has waited for the bound, and longest of all, goes within the time of one call."""
-    chosen = replace(chosen, patience=0.0, late_fraction=0.0)
+    chosen = replace(chosen, patience=0.0)
     harness = Harness(calls, chosen, replicas, host_tokens)
     for _ in harness.run():
         pass

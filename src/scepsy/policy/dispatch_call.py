@@ -62,7 +62,7 @@ class Waiting:
 
     __slots__ = (
         "arrived_s", "begin_by_s", "cached_tokens", "cold_s", "context", "due_s", "is_computing",
-        "is_tried", "is_waiting", "is_warm", "live", "marks", "may_be_late", "means",
+        "is_tried", "is_waiting", "is_warm", "live", "marks", "means",
         "need_tokens", "place", "replica", "serial", "turn_s", "view",
     )  # fmt: skip
 
@@ -83,7 +83,6 @@ class Waiting:
         self.due_s = float("inf")  # when it goes before all others
         self.place = Place.DOOR
         self.replica: Replica | None = None  # where it was sent
-        self.may_be_late = False  # the first of an execution that should have many
         self.is_waiting = True
         self.is_tried = False  # at the door, on all replicas
         self.is_warm = False  # sent to its context

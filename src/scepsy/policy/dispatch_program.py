@@ -103,7 +103,6 @@ class ByProgram:
         live.calls += 1
         self._waiting[call.id] = found = Waiting(call, live, means, now_s, next(self._serial))
         of_many = self._estimates.goes_on(call, is_first=is_first)
-        found.may_be_late = of_many and is_first
         found.context = match(live, call) if self.settings.routes else None
         if found.context is None or not self._contexts.want(found.context):
             self._to_door(found)
@@ -264,8 +263,6 @@ class ByProgram:
             first = self._bounds.first()
             if first.place is not Place.DOOR or now_s < first.due_s:
                 return True
-            if self._bounds.let_wait(first):
-                continue
             if first is not self._head:
                 self._head, first.is_tried = first, False
             replica = self._place(now_s, first)

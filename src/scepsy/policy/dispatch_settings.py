@@ -16,17 +16,11 @@ class Settings:
     patience: float = 1.25
     """The one knob: how many times the wait of serving all in turn, nothing cached, a call may be
     passed over at the door. Low favours the tail, high favours throughput."""
-    many_ratio: float = 1.25
+    many_ratio: float = 1.1
     """... and so many times as long where executions have many calls: each wait then costs
     computing a context again, and longer ones are fewer."""
     least_bound_s: float = 10.0
     """... and so much longer in any case (s)."""
-    late_fraction: float = 0.0
-    """Of calls that may wait for longer: first calls of executions of many, as long as one in so
-    many was not. 0.005 is faster in the mean at an equal 99th percentile; but who is among them
-    waits very long, so it is to be asked for."""
-    late_ratio: float = 12.0
-    """How many times as long those may be passed over."""
     revoke_ratio: float = 2.0
     """After so many times that wait, claims give way, and a replica is freed for the call."""
     routes: bool = True
@@ -55,7 +49,6 @@ class Settings:
 
     def __post_init__(self) -> None:
         positive = self.least_level_s > 0 and 0 < self.fill_fraction <= 1 <= self.revoke_ratio
-        positive &= 0 <= self.late_fraction <= 1 <= self.late_ratio
         least = min(self.patience, self.many_ratio, self.least_bound_s, self.price, self.ahead_s)
         if least < 0 or not positive:
             raise InputError("settings of a dispatcher are out of range")
