@@ -2,7 +2,7 @@
 
 At each rate the system's configurations are simulated on the training executions, on a seed kept
 for tuning; the best of them again on a second one, those of ours behind other policies as well, and
-the best of these on a third; the best there is evaluated, on executions and seeds that it was not
+the best of these on two more; the best there is evaluated, on executions and seeds that it was not
 chosen on. From the first rate on at which none keeps up, none is simulated.
 """
 
@@ -19,12 +19,17 @@ from benchmarks.paper.settings import Part, Setting
 from benchmarks.paper.systems import Candidate, Reference, candidates, reference
 from benchmarks.paper.variants import Variant, find_variant
 from benchmarks.paper.workloads import Workload, streams
+from scepsy.model.plan import Allocation
 from scepsy.model.workflow import WorkflowName
 from scepsy.sim.arrivals import Stream
 
 _KEPT = 3
 """Configurations that get to the next round of tuning."""
-_TUNED = (0.3, 0.6, 1.0)
+_FEW = 2
+"""That are simulated on the last seeds, beside the best behind each allocation."""
+_SLACK = 1.25
+"""Times as slow as the best few may be what gets to the last seeds."""
+_TUNED = (0.3, 0.6, 1.0, 1.0)
 """Executions of the rounds of tuning, as parts of those of evaluation."""
 _WARM_UP = 0.5
 """Executions that come before those that count, as a part of them."""
@@ -208,15 +213,23 @@ class _Tester:
         if len(left) == 1:
             return left[0]
         second = self._round(left, arriving, factor, 1)
-        if second[0].value == inf or second[0].candidate.rounds <= 2:
+        if second[0].value == inf or not second[0].candidate.is_own:
             return second[0].candidate
-        known = {each.candidate: each.value for each in second[:_KEPT] if each.value < inf}
-        third = self._round(list(known), arriving, factor, 2)
+        return self._last(second, arriving, factor)
 
-        def both(scored: _Scored) -> float:
-            return _TUNED[1] * known[scored.candidate] + _TUNED[2] * scored.value
-
-        return min(third, key=both).candidate
+    def _last(
+        self, second: Sequence[_Scored], arriving: Sequence[Stream], factor: float
+    ) -> Candidate:
+        """Of the best few, and the best behind each allocation, by the second seed and two more."""
+        by_allocation: dict[Allocation | None, _Scored] = {}
+        for each in second:
+            by_allocation.setdefault(each.candidate.system.allocation, each)
+        finalists = dict.fromkeys((*second[:_FEW], *by_allocation.values()))
+        values = {each.candidate: _TUNED[1] * each.value for each in finalists if each.value < inf}
+        for number, part in enumerate(_TUNED[2:], start=2):
+            for each in self._round(list(values), arriving, factor, number):
+                values[each.candidate] += part * each.value
+        return min(values, key=values.__getitem__)
 
     def _round(
         self, left: Sequence[Candidate], arriving: Sequence[Stream], factor: float, number: int
@@ -228,10 +241,8 @@ class _Tester:
         seed, window = self._setting.tuning_seeds[number], self._window(factor, _TUNED[number])
         scored: list[_Scored] = []
         for candidate in left:
-            wanted = 1 if number and candidate.rounds <= 2 else _KEPT
-            known = sorted(each.value for each in scored)[:wanted]
-            has_all = len(known) == wanted and known[-1] < inf
-            ceiling = Ceiling(known[-1], scale_s) if has_all else None
+            known = sorted(each.value for each in scored)
+            ceiling = _ceiling(candidate, known, number, scale_s)
             run = measure(candidate.system, arriving, window, seed, ceiling)
             value = run.relative(scale_s)
             if candidate.is_cautious and value < inf:
@@ -263,6 +274,17 @@ class _Tester:
     def _scale_s(self) -> Mapping[WorkflowName, float]:
         """Expected mean latency of each workflow: a scale, no more."""
         return {each.workflow: each.execution_s_mean for each in self._expected.latencies}
+
+
+def _ceiling(
+    candidate: Candidate, known: Sequence[float], number: int, scale_s: Mapping[WorkflowName, float]
+) -> Ceiling | None:
+    """Beyond what a candidate does not get on from a round; of the last round all is wanted."""
+    wanted = 1 if number and not candidate.is_own else _KEPT
+    if number > 1 or len(known) < wanted or known[wanted - 1] == inf:
+        return None
+    slack = _SLACK if number and candidate.is_own else 1.0
+    return Ceiling(known[wanted - 1] * slack, scale_s)
 
 
 def _busier(stream: Stream, excess: Mapping[WorkflowName, float]) -> Stream:

@@ -98,7 +98,7 @@ class Setting:
     large_loads: tuple[float, ...]
     seeds: tuple[int, ...]
     """Of evaluation: arrivals and order of executions."""
-    tuning_seeds: tuple[int, int, int]
+    tuning_seeds: tuple[int, int, int, int]
     """On which each system chooses its configuration: of all, of the best; ours of those again."""
     large_seeds: tuple[int, ...]
     large_size: float = 0.5
@@ -123,7 +123,7 @@ FULL = Setting(
     few_loads=(0.1, 0.4, 0.7),
     large_loads=(0.1, 0.7),
     seeds=(1, 2, 3, 4, 5),
-    tuning_seeds=(101, 102, 103),
+    tuning_seeds=(101, 102, 103, 104),
     large_seeds=(1, 2),
 )
 QUICK = Setting(
@@ -138,7 +138,7 @@ QUICK = Setting(
     few_loads=(),
     large_loads=(),
     seeds=(1, 2),
-    tuning_seeds=(101, 102, 103),
+    tuning_seeds=(101, 102, 103, 104),
     large_seeds=(),
     size=0.5,
 )
@@ -154,7 +154,7 @@ TINY = Setting(
     few_loads=(),
     large_loads=(),
     seeds=(1, 2),
-    tuning_seeds=(101, 102, 103),
+    tuning_seeds=(101, 102, 103, 104),
     large_seeds=(),
     size=0.05,
     replicas=(1,),

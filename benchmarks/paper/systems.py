@@ -42,7 +42,6 @@ _POLICIES = (
     ("prefix-aware", "oldest-execution"),
 )
 """Those that the best one is tried with then."""
-_ROUNDS = 3
 _LOOKED_AT = 2000
 _LEAST_FACTOR = 0.01
 
@@ -77,8 +76,8 @@ class Candidate:
     make_for: Callable[[Task], System]
     others: tuple["Candidate", ...] = ()
     """To be tried beside it in the second round of tuning, if it is among the best of the first."""
-    rounds: int = 2
-    """Of tuning."""
+    is_own: bool = False
+    """Whether it is tuned in a last round as well."""
     is_cautious: bool = False
     """Whether it is tuned at more load as well, as executions may well be longer than recorded."""
 
@@ -108,10 +107,10 @@ def _own(
         choice.system(task),
         choice.system,
         tuple(
-            Candidate(other.system(task), other.system, rounds=_ROUNDS, is_cautious=is_cautious)
+            Candidate(other.system(task), other.system, is_own=True, is_cautious=is_cautious)
             for other in others
         ),
-        rounds=_ROUNDS,
+        is_own=True,
         is_cautious=is_cautious,
     )
 
