@@ -44,7 +44,8 @@ def main() -> None:
                 known[results.key(run)] = run
                 _tell(scenario, name, seed, run.task_s, run.cpu_s)
     if options.page:
-        print(f"wrote {page.write(known.values(), options.systems)}", file=sys.stderr)
+        own = [run for run in known.values() if run.half == options.half]
+        print(f"wrote {page.write(own, options.systems)}", file=sys.stderr)
         return
     found = tables.by_cell(known[each] for each in wanted)
     for name, runs in found.items():
@@ -69,7 +70,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--host-gib", type=_numbers, default=(0.0,), help="offloaded KV, a replica")
     parser.add_argument("--again", type=_names, default=(), help="systems to run anew")
     parser.add_argument("--belady", action="store_true", help="compare with Belady's optimum")
-    parser.add_argument("--page", action="store_true", help="write all runs to the page")
+    parser.add_argument("--page", action="store_true", help="write all runs of the half to it")
     parser.add_argument("--out", type=Path, default=Path("programs-out"))
     return parser.parse_args()
 

@@ -142,7 +142,7 @@ def shown(runs: Sequence[Run]) -> str:
 
 
 def _shown(mean: Mean) -> str:
-    return f"{mean.value:,.0f} ± {mean.half:,.0f}"
+    return f"{mean.value:,.0f}" if mean.count < 2 else f"{mean.value:,.0f} ± {mean.half:,.0f}"
 
 
 def _late(count: int) -> str:
