@@ -1,6 +1,6 @@
 """What a workflow is made of: its names and its stages."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NewType
 
 from scepsy.errors import InputError
@@ -21,14 +21,15 @@ class Stage:
     workflow: WorkflowName
     llm: LlmName
     role: Role = NO_ROLE
-    label: str = field(init=False, repr=False, compare=False)
-    """Short name for tables: the LLM, and the role where there is one."""
 
     def __post_init__(self) -> None:
         if not self.workflow or not self.llm:
             raise InputError("a stage needs a workflow and an LLM")
-        label = f"{self.llm}:{self.role}" if self.role else str(self.llm)
-        object.__setattr__(self, "label", label)
+
+    @property
+    def label(self) -> str:
+        """Short name for tables: the LLM, and the role where there is one."""
+        return f"{self.llm}:{self.role}" if self.role else str(self.llm)
 
     def __str__(self) -> str:
         return f"{self.workflow}/{self.label}"
