@@ -7,16 +7,13 @@ they change nothing (``python -m benchmarks.programs.tenants`` has ten).
 Needs SCEPSY_DATA. Results are JSON lines; what is there is not run again without ``--again``.
 """
 
-import argparse
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
-from pathlib import Path
 
-from benchmarks.programs import results, tables
-from benchmarks.programs.measure import Run, measure
+from benchmarks.programs import tables
+from benchmarks.programs.measure import Run
 from benchmarks.programs.scenario import Scenario
-from benchmarks.programs.sessions import HALVES
+from benchmarks.programs.side_runs import Wanted, parser, run_cells
 from benchmarks.programs.systems import SYSTEMS, System
 from scepsy.policy.dispatch_program import ByProgram
 from scepsy.policy.dispatch_settings import Settings
@@ -87,36 +84,13 @@ def table(cells: Mapping[str, Mapping[str, Sequence[Run]]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.programs.ablation")
-    parser.add_argument("--workloads", default="swe,coding,chat")
-    parser.add_argument("--pressures", default="1,4")
-    parser.add_argument("--replicas", type=int, default=4)
-    parser.add_argument("--half", choices=HALVES, default="tuning")
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--again", action="store_true", help="run also what is there")
-    parser.add_argument("--out", type=Path, default=Path("programs-out"))
-    options = parser.parse_args()
-    path = options.out / "ablation.jsonl"
-    known = {} if options.again else results.read(path)
-    cells: dict[str, dict[str, list[Run]]] = {}
-    for seed in range(options.seeds):
-        for workload in options.workloads.split(","):
-            for pressure in map(float, options.pressures.split(",")):
-                each = Scenario(
-                    workload=workload,
-                    replicas=options.replicas,
-                    pressure=pressure,
-                    half=options.half,
-                )
-                for name, system in systems().items():
-                    run = known.get((options.half, each.name, name, seed))
-                    if run is None:
-                        run = measure(name, system, each, seed)
-                        results.add(path, run)
-                        line = f"{each.name} seed {seed} {name}: {run.task_s:.0f} s"
-                        print(line, file=sys.stderr, flush=True)
-                    cells.setdefault(each.name, {}).setdefault(name, []).append(run)
-    print(table(cells))
+    options = parser("benchmarks.programs.ablation", workloads="swe,coding,chat").parse_args()
+
+    def wanted(scenario: Scenario) -> Iterator[Wanted]:
+        for name, system in systems().items():
+            yield name, name, system, scenario
+
+    print(table(run_cells(options, "ablation.jsonl", wanted)))
 
 
 if __name__ == "__main__":

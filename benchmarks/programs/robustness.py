@@ -8,16 +8,13 @@ are another load, so they are told over an unspread one (``cv1``) too. See ``tro
 Needs SCEPSY_DATA. Results are JSON lines; what is there is not run again without ``--again``.
 """
 
-import argparse
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
-from benchmarks.programs import results, tables
-from benchmarks.programs.measure import Run, measure
+from benchmarks.programs import tables
+from benchmarks.programs.measure import Run
 from benchmarks.programs.scenario import Scenario
-from benchmarks.programs.sessions import HALVES
+from benchmarks.programs.side_runs import Wanted, parser, run_cells
 from benchmarks.programs.systems import find_system
 from benchmarks.programs.trouble import TROUBLES
 
@@ -63,38 +60,15 @@ def _ratio(value: float, half: float) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.programs.robustness")
-    parser.add_argument("--system", default="ours")
-    parser.add_argument("--workloads", default="swe,coding")
-    parser.add_argument("--pressures", default="1,4")
-    parser.add_argument("--replicas", type=int, default=4)
-    parser.add_argument("--half", choices=HALVES, default="tuning")
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--again", action="store_true", help="run also what is there")
-    parser.add_argument("--out", type=Path, default=Path("programs-out"))
-    options = parser.parse_args()
-    path = options.out / "robustness.jsonl"
-    known = {} if options.again else results.read(path)
-    found: dict[str, dict[str, list[Run]]] = {}
-    for seed in range(options.seeds):
-        for workload in options.workloads.split(","):
-            for pressure in map(float, options.pressures.split(",")):
-                clean = Scenario(
-                    workload=workload,
-                    replicas=options.replicas,
-                    pressure=pressure,
-                    half=options.half,
-                )
-                cell = found.setdefault(clean.name, {})
-                for name, scenario in variants(clean).items():
-                    run = known.get((options.half, scenario.name, options.system, seed))
-                    if run is None:
-                        run = measure(options.system, find_system(options.system), scenario, seed)
-                        results.add(path, run)
-                        line = f"{scenario.name} seed {seed}: {run.task_s:.0f} s"
-                        print(line, file=sys.stderr, flush=True)
-                    cell.setdefault(name, []).append(run)
-    print(table(found))
+    asked = parser("benchmarks.programs.robustness", workloads="swe,coding")
+    asked.add_argument("--system", default="ours")
+    options = asked.parse_args()
+
+    def wanted(clean: Scenario) -> Iterator[Wanted]:
+        for name, scenario in variants(clean).items():
+            yield name, options.system, find_system(options.system), scenario
+
+    print(table(run_cells(options, "robustness.jsonl", wanted)))
 
 
 if __name__ == "__main__":

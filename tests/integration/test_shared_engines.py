@@ -14,6 +14,7 @@ from scepsy.engines.emulated import EngineServerConfig, RunningEngine, start_eng
 from scepsy.errors import EngineError, InputError
 from scepsy.profiles.gpu_fraction import TURN_COST_FRACTION
 from scepsy.profiles.step_time import EngineSpec
+from tests.property.made_up_times import EqualSteps
 
 SPEEDUP = 5.0
 STEP_S = 0.01
@@ -22,22 +23,7 @@ LONG = 200
 LATE_S = 0.3
 
 
-class LinearTimes:
-    def step_s(
-        self,
-        *,
-        prefill_tokens: int,
-        prefill_context_tokens: int,
-        decodes: int,
-        decode_context_tokens: int,
-    ) -> float:
-        return STEP_S
-
-    def decode_run_s(self, *, decodes: int, decode_context_tokens: int, steps: int) -> float:
-        return STEP_S * steps
-
-
-SPEC = EngineSpec(times=LinearTimes(), kv_blocks=1000)
+SPEC = EngineSpec(times=EqualSteps(STEP_S), kv_blocks=1000)
 
 
 @pytest.fixture

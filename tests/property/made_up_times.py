@@ -26,3 +26,23 @@ class DyadicTimes:
         growth = decodes * steps * (steps - 1) // 2
         ticks = steps * (self.step_ticks + 4 * decodes + decode_context_tokens) + growth
         return ticks * self.tick_s
+
+
+@dataclass(frozen=True)
+class EqualSteps:
+    """Every step takes as long, whatever it computes."""
+
+    each_s: float
+
+    def step_s(
+        self,
+        *,
+        prefill_tokens: int,
+        prefill_context_tokens: int,
+        decodes: int,
+        decode_context_tokens: int,
+    ) -> float:
+        return self.each_s
+
+    def decode_run_s(self, *, decodes: int, decode_context_tokens: int, steps: int) -> float:
+        return self.each_s * steps

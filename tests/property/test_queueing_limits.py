@@ -20,6 +20,7 @@ from scepsy.sim.arrivals import Arrival, OpenLoop
 from scepsy.sim.fleet import Fleet, ServedGroup, replica_names
 from scepsy.sim.run import Simulation, steady
 from scepsy.sim.script import Script
+from tests.property.made_up_times import EqualSteps
 
 pytestmark = pytest.mark.no_cover
 LLM = LlmName("m")
@@ -29,21 +30,6 @@ MEAN_STEPS = 1000
 """A service of 1 s in the mean."""
 CALLS, WARM_UP = 40_000, 4_000
 BATCHES = 20
-
-
-class EqualSteps:
-    def step_s(
-        self,
-        *,
-        prefill_tokens: int,
-        prefill_context_tokens: int,
-        decodes: int,
-        decode_context_tokens: int,
-    ) -> float:
-        return STEP_S
-
-    def decode_run_s(self, *, decodes: int, decode_context_tokens: int, steps: int) -> float:
-        return STEP_S * steps
 
 
 def poisson(rate_per_s: float, *, exponential: bool, seed: int) -> Iterator[Arrival]:
@@ -60,7 +46,7 @@ def poisson(rate_per_s: float, *, exponential: bool, seed: int) -> Iterator[Arri
 
 def waits_s(rate_per_s: float, *, servers: int, exponential: bool) -> list[float]:
     """From arrival to the first step, by arrival, after a warm-up."""
-    spec = EngineSpec(times=EqualSteps(), kv_blocks=10**9, max_seqs=servers)
+    spec = EngineSpec(times=EqualSteps(STEP_S), kv_blocks=10**9, max_seqs=servers)
     fleet = Fleet([ServedGroup(LLM, spec, replica_names(LLM, 1))])
     arrivals = poisson(rate_per_s, exponential=exponential, seed=7)
     simulation = Simulation(OpenLoop(arrivals), fleet)

@@ -9,6 +9,7 @@ from scepsy.profiles.gpu_fraction import TURN_COST_FRACTION
 from scepsy.profiles.step_time import EngineSpec
 from scepsy.sim.engine import Engine, EngineCall, EngineEvent, Finished, FirstToken
 from scepsy.sim.turns import LONGEST_TURN_S, SharedGpus, TurnTaker
+from tests.property.made_up_times import EqualSteps
 
 STEP_S = 1 / 128
 TURN_STEPS = 7
@@ -18,15 +19,7 @@ LOST = TURN_COST_FRACTION / (1 - TURN_COST_FRACTION)
 """Of each second of a turn while others wait."""
 
 
-class EqualTimes:
-    def step_s(self, **_work: int) -> float:
-        return STEP_S
-
-    def decode_run_s(self, *, decodes: int, decode_context_tokens: int, steps: int) -> float:
-        return steps * STEP_S
-
-
-SPEC = EngineSpec(times=EqualTimes(), kv_blocks=2000, chunk_tokens=CHUNK)
+SPEC = EngineSpec(times=EqualSteps(STEP_S), kv_blocks=2000, chunk_tokens=CHUNK)
 
 
 def engines(members: int) -> tuple[SharedGpus, list[TurnTaker]]:
@@ -187,7 +180,7 @@ def crowded(kv_blocks: int) -> tuple[SharedGpus, list[TurnTaker]]:
     """Two engines with room for so many blocks of either; each gets a call of six."""
     gpus = SharedGpus()
     spec = EngineSpec(
-        times=EqualTimes(),
+        times=EqualSteps(STEP_S),
         kv_blocks=kv_blocks,
         block_tokens=16,
         chunk_tokens=CHUNK,
