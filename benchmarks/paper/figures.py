@@ -1,6 +1,5 @@
 """The figures of the evaluation, as SVG. Same results, same bytes."""
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,28 +9,16 @@ from matplotlib.figure import Figure
 from benchmarks.paper.results import SLO_FACTORS, Field
 from benchmarks.paper.settings import WORKLOADS
 from benchmarks.paper.systems import OURS
+from benchmarks.svg import MARKERS, PALETTE, STYLE, drawn
 
-# Okabe and Ito's palette, told apart under all common colour blindness; ours is black.
-_PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
 PEAKS = "peaks.svg"
-_MARKERS = "osD^vPX"
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "scepsy",
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-}
 
 
 def latency_against_throughput(
     workload: str, of_gpus: Mapping[int, Field], systems: Sequence[str]
 ) -> str:
     """A panel for each cluster: mean latency of every system, as far as it keeps up."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(3.4 * len(of_gpus), 3.2), layout="constrained")
         axes = figure.subplots(1, len(of_gpus), squeeze=False)[0]
         for panel, (gpus, field) in zip(axes, of_gpus.items(), strict=True):
@@ -53,14 +40,14 @@ def latency_against_throughput(
         axes[0].set_ylabel("mean execution latency (s)")
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
-        return _svg(figure)
+        return drawn(figure)
 
 
 def peak_bars(
     fields: Mapping[tuple[str, int], Field], systems: Sequence[str], slo_factor: float
 ) -> str:
     """Peak rate at an SLO over ours, for every workload and cluster."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(max(5.0, 1.0 * len(fields)), 3.2), layout="constrained")
         panel = figure.subplots()
         width = 0.8 / len(systems)
@@ -77,7 +64,7 @@ def peak_bars(
         panel.set_xticks(range(len(names)), names, fontsize=7)
         panel.set_ylabel("peak rate at the SLO, over ours")
         figure.legend(loc="outside lower center", ncols=4, frameon=False)
-        return _svg(figure)
+        return drawn(figure)
 
 
 def _part_of_ours(field: Field, name: str, slo_factor: float) -> float:
@@ -110,11 +97,4 @@ def _look(name: str, systems: Sequence[str]) -> dict[str, Any]:
     if name == OURS:
         return {"color": "#000000", "marker": "o"}
     at = [each for each in systems if each != OURS].index(name)
-    return {"color": _PALETTE[at % len(_PALETTE)], "marker": _MARKERS[at % len(_MARKERS)]}
-
-
-def _svg(figure: Figure) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=False)
-    text = buffer.getvalue()
-    return "\n".join(line.rstrip() for line in text[text.index("<svg") :].splitlines()) + "\n"
+    return {"color": PALETTE[at % len(PALETTE)], "marker": MARKERS[at % len(MARKERS)]}

@@ -10,15 +10,20 @@ from benchmarks.programs.scenario import WORKLOADS, Scenario, demand
 from benchmarks.programs.sessions import HALVES, workload
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "programs.md"
-_BEGIN = "<!-- {name}: written by `python -m benchmarks.programs --page` -->"
+_BEGIN = "<!-- {name}: written by `{command}` -->"
 _END = "<!-- {name}: end -->"
 
 
 def write(runs: Iterable[Run], systems: Sequence[str]) -> Path:
     """Put tables of all runs of some systems into the page."""
+    return put(sections(runs, systems), "python -m benchmarks.programs --page")
+
+
+def put(parts: Mapping[str, str], command: str) -> Path:
+    """Replace the parts of the page that a command writes, each between its marks."""
     text = PAGE.read_text()
-    for name, part in sections(runs, systems).items():
-        begin, end = _BEGIN.format(name=name), _END.format(name=name)
+    for name, part in parts.items():
+        begin, end = _BEGIN.format(name=name, command=command), _END.format(name=name)
         head, _, rest = text.partition(begin)
         text = f"{head}{begin}\n{part}\n{end}{rest.partition(end)[2]}"
     PAGE.write_text(text)

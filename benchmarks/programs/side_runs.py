@@ -2,10 +2,10 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from benchmarks.programs import results
+from benchmarks.programs import results, scenario
 from benchmarks.programs.measure import Run, measure
 from benchmarks.programs.scenario import Scenario
 from benchmarks.programs.sessions import HALVES
@@ -21,6 +21,7 @@ def parser(module: str, *, workloads: str) -> argparse.ArgumentParser:
     found.add_argument("--workloads", default=workloads)
     found.add_argument("--pressures", default="1,4")
     found.add_argument("--replicas", type=int, default=4)
+    found.add_argument("--host-gib", default="0", help="offloaded KV, a replica")
     found.add_argument("--half", choices=HALVES, default="tuning")
     found.add_argument("--seeds", type=int, default=1)
     found.add_argument("--again", action="store_true", help="run also what is there")
@@ -34,23 +35,26 @@ def run_cells(
     """By cell and name, a run for each seed; what is in the file is not run again."""
     path = options.out / file
     known = {} if options.again else results.read(path)
-    cells: dict[str, dict[str, list[Run]]] = {}
+    grid = scenario.grid(
+        workloads=options.workloads.split(","),
+        replicas=(options.replicas,),
+        pressures=_numbers(options.pressures),
+        half=options.half,
+        host_gib=_numbers(options.host_gib),
+    )
+    cells: dict[str, dict[str, list[Run]]] = {cell: {} for cell in grid}
     for seed in range(options.seeds):
-        for workload in options.workloads.split(","):
-            for pressure in map(float, options.pressures.split(",")):
-                clean = Scenario(
-                    workload=workload,
-                    replicas=options.replicas,
-                    pressure=pressure,
-                    half=options.half,
-                )
-                cell = cells.setdefault(clean.name, {})
-                for name, system_name, system, scenario in wanted(clean):
-                    run = known.get((options.half, scenario.name, system_name, seed))
-                    if run is None:
-                        run = measure(system_name, system, scenario, seed)
-                        results.add(path, run)
-                        line = f"{scenario.name} seed {seed} {system_name}: {run.task_s:.0f} s"
-                        print(line, file=sys.stderr, flush=True)
-                    cell.setdefault(name, []).append(run)
+        for cell, clean in grid.items():
+            for name, system_name, system, each in wanted(clean):
+                run = known.get((options.half, each.name, system_name, seed))
+                if run is None:
+                    run = measure(system_name, system, each, seed)
+                    results.add(path, run)
+                    line = f"{each.name} seed {seed} {system_name}: {run.task_s:.0f} s"
+                    print(line, file=sys.stderr, flush=True)
+                cells[cell].setdefault(name, []).append(run)
     return cells
+
+
+def _numbers(text: str) -> Sequence[float]:
+    return [float(each) for each in text.split(",")]

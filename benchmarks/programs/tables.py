@@ -136,13 +136,14 @@ def _geometric(values: Sequence[float]) -> float:
     return exp(sum(map(log, values)) / len(values))
 
 
-def shown(runs: Sequence[Run]) -> str:
-    """Their task time (s)."""
-    return _shown(_mean(runs, lambda run: run.task_s))
+def shown(runs: Sequence[Run], figure: Figure = lambda run: run.task_s, *, digits: int = 0) -> str:
+    """A figure of theirs: task time (s), where no other is asked for."""
+    return _shown(_mean(runs, figure), digits)
 
 
-def _shown(mean: Mean) -> str:
-    return f"{mean.value:,.0f}" if mean.count < 2 else f"{mean.value:,.0f} ± {mean.half:,.0f}"
+def _shown(mean: Mean, digits: int = 0) -> str:
+    value = f"{mean.value:,.{digits}f}"
+    return value if mean.count < 2 else f"{value} ± {mean.half:,.{digits}f}"
 
 
 def _late(count: int) -> str:
