@@ -25,7 +25,7 @@ from tests.property.made_up_scenes import Scene, scenes
 
 pytestmark = pytest.mark.no_cover
 
-SWITCHES = ("routes", "admits", "holds", "queues", "shares", "engines_ask")
+SWITCHES = ("routes", "admits", "holds", "shares", "engines_ask")
 _INF = float("inf")
 
 
@@ -39,7 +39,6 @@ def the_settings(draw: st.DrawFn) -> Settings:
         price=draw(st.sampled_from([0.0, 1.0, 100.0])),
         level_ratio=draw(st.sampled_from([1.0, 2.0])),
         least_level_s=0.1,
-        ahead_s=draw(st.sampled_from([0.0, 0.5])),
         fill_fraction=draw(st.sampled_from([0.5, 1.0])),
     )
 

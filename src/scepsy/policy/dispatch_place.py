@@ -8,13 +8,7 @@ from scepsy.policy.dispatch_call import Waiting
 _INF = float("inf")
 
 
-def soonest(
-    now_s: float,
-    latest_s: float,
-    need_tokens: float,
-    replicas: Iterable[Replica],
-    busy: dict[Replica, None],
-) -> Replica | None:
+def soonest(now_s: float, need_tokens: float, replicas: Iterable[Replica]) -> Replica | None:
     """Where a prompt is computed soonest; of equal ones where fewest calls run, then the emptiest.
 
     Calls that run beside prompts get their answers later: so a short execution is not put where
@@ -22,20 +16,14 @@ def soonest(
 
     Args:
         now_s: where computing may begin now, it does not matter since when.
-        latest_s: where it begins later, the call does not go; such replicas are added to ``busy``.
         need_tokens: room that must be free.
         replicas: among which is chosen.
-        busy: see above.
     """
     best, least_s, least_calls, least_tokens = None, _INF, 0, _INF
     for replica in replicas:
         if replica.free_tokens < need_tokens:
             continue
-        begins_s = replica.busy_until_s
-        if begins_s > latest_s:
-            busy[replica] = None
-            continue
-        begins_s = max(begins_s, now_s)
+        begins_s = max(replica.busy_until_s, now_s)
         if begins_s <= least_s:
             calls, used_tokens = len(replica.running), replica.used_tokens
             if (

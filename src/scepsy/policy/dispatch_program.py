@@ -15,18 +15,15 @@ from scepsy.policy.dispatch_belief import Context, Replica
 from scepsy.policy.dispatch_bound import Bounds
 from scepsy.policy.dispatch_call import Place, Waiting, as_arrived, as_ended, work_s
 from scepsy.policy.dispatch_contexts import Contexts, match
+from scepsy.policy.dispatch_door import Door
 from scepsy.policy.dispatch_estimates import Estimates
-from scepsy.policy.dispatch_place import emptiest, fit_nowhere, soonest, without_claims
+from scepsy.policy.dispatch_place import emptiest, soonest, without_claims
 from scepsy.policy.dispatch_settings import Settings
 from scepsy.policy.learned import LearnedGaps
-from scepsy.policy.program import TenantName
 from scepsy.policy.program_table import Programs
 from scepsy.policy.route import CallView
-from scepsy.policy.share import Entry, FairQueue, Rank
 
 _INF = float("inf")
-_TRIED = 4
-"""Calls at the door that are looked at when the first does not fit."""
 
 
 class ByProgram:
@@ -40,15 +37,12 @@ class ByProgram:
         self._changed: dict[Replica, None] = {}
         """Where more may fit than when the door was tried last."""
         self._contexts = Contexts(self.settings, self.programs, self._changed)
-        self._busy: dict[Replica, None] = {}  # closed to the door only as prompts are computed
         self._waiting: dict[str, Waiting] = {}
         self._bounds = Bounds(self.settings)
         self._sent: dict[str, Waiting] = {}
-        self._door: FairQueue[Waiting] = FairQueue(self.settings.weights)
+        self._door = Door(self.settings.weights, is_limited=self.settings.admits)
         self._reserved: tuple[Waiting, Replica] | None = None
         """The one who goes before all others, and the replica that is kept for it."""
-        self._tried: list[Waiting] | None = None  # first at the door; None: it has changed since
-        self._last: tuple[Rank, int] | None = None  # of those, if nobody behind it would be tried
         self._head: Waiting | None = None  # nobody passes it at the door
         self._serial = count()
         self._now_s = -_INF
@@ -79,8 +73,7 @@ class ByProgram:
     def lost(self, now_s: float, replica: ReplicaName) -> None:
         """What was there is forgotten; calls that waited for it wait at the door."""
         gone = self._replicas.pop(replica)
-        for kept in (self._changed, self._busy):
-            kept.pop(gone, None)
+        self._changed.pop(gone, None)
         for call in [each for each in self._sent.values() if each.replica is gone]:
             del self._sent[call.view.id]
             call.live.calls -= 1
@@ -111,13 +104,12 @@ class ByProgram:
         self._bounds.add(now_s, found, len(self._replicas), of_many=of_many)
 
     def first_token(self, now_s: float, call: CallView) -> None:
-        """Its prompt is computed: the next one may follow."""
+        """Its prompt is computed: others are the sooner."""
         found = self._sent.get(call.id)
         if found is not None and found.is_computing:
             found.is_computing = False
             assert found.replica is not None
             found.replica.computed(now_s)
-            self._changed[found.replica] = None
 
     def ended(self, now_s: float, call: CallView, result: CallResult) -> None:
         """Its KV stays, as the context of its program's next call."""
@@ -161,12 +153,11 @@ class ByProgram:
 
     @property
     def next_s(self) -> float:
-        """When a claim lapses, a prompt should be computed, or a call has waited for long."""
+        """When a claim lapses, or a call has waited for long."""
         if not self._waiting:
             return _INF
         first = self._bounds.first()
         instants = [first.due_s, self._bounds.hard_s(first), self._contexts.next_lapse_s]
-        instants += [each.busy_until_s for each in self._busy]
         now_s = self._now_s
         return min((at_s for at_s in instants if at_s > now_s), default=_INF)
 
@@ -191,9 +182,6 @@ class ByProgram:
         if not self._waiting or not self._replicas:
             return []
         self._contexts.lapse(now_s)
-        for replica in [each for each in self._busy if each.busy_until_s <= now_s]:
-            del self._busy[replica]
-            self._changed[replica] = None
         found: list[Dispatch] = []
         is_any_due = now_s >= self._bounds.first().due_s
         if is_any_due or self._reserved is not None:
@@ -202,6 +190,8 @@ class ByProgram:
             self._serve_contexts(now_s, replica, found)
         if not is_any_due or self._serve_due(now_s, found):
             self._serve_door(now_s, found)
+        elif self._changed:
+            self._door.passed()
         self._changed.clear()
         return found
 
@@ -210,7 +200,7 @@ class ByProgram:
         while self._waiting:
             call = self._bounds.first()
             if self._reserved is not None and self._reserved[0] is not call:
-                self._reserved = None
+                self._give_up_reserved()
             if self._reserved is None and now_s < self._bounds.hard_s(call):
                 return
             is_new = self._reserved is None
@@ -221,6 +211,7 @@ class ByProgram:
                     self._reserved = call, emptiest(self._replicas.values())
                 return
             replica.revoke(call.need_tokens, self._room(replica), call.context)
+            self._changed[replica] = None
             if call.context is None:
                 self._push_out(replica, call.need_tokens)
             self._send(now_s, call, replica, found)
@@ -262,8 +253,10 @@ class ByProgram:
         while self._waiting:
             first = self._bounds.first()
             if first.place is not Place.DOOR or now_s < first.due_s:
+                self._forget_head()
                 return True
             if first is not self._head:
+                self._forget_head()
                 self._head, first.is_tried = first, False
             replica = self._place(now_s, first)
             first.is_tried = True
@@ -272,51 +265,44 @@ class ByProgram:
             self._send(now_s, first, replica, found)
         return False
 
+    def _forget_head(self) -> None:
+        """It may fit where nothing changes any more, as those behind it."""
+        if self._head is not None:
+            self._head.is_tried, self._head = False, None
+
     def _serve_door(self, now_s: float, found: list[Dispatch]) -> None:
         """By the door's order, of the first those that fit."""
         shared_tokens = self._estimates.all_shared_tokens
-        if self._tried is not None and fit_nowhere(self._tried, self._changed, shared_tokens):
-            self._door.look()
-        else:
-            self._try_door(now_s, found)
-
-    def _try_door(self, now_s: float, found: list[Dispatch]) -> None:
-        put_back: list[tuple[TenantName, Entry[Waiting]]] = []
-        while len(put_back) < _TRIED and (entry := self._door.take(now_s)) is not None:
-            call = entry[1][2]
-            if call.place is not Place.DOOR:
-                continue
-            replica = self._place(now_s, call)
-            call.is_tried = True
-            if replica is None:
-                put_back.append(entry)
-            else:
-                self._send(now_s, call, replica, found)
-        for tenant, (rank, serial, call) in put_back:
-            self._door.put(tenant, rank, serial, call)
-        if self._door.is_steady and self.settings.admits:
-            self._tried = [call for _, (_, _, call) in put_back]
-            self._last = put_back[-1][1][:2] if len(put_back) == _TRIED else None
+        for call, replica in self._door.fitting(now_s, self._changed, shared_tokens, self._place):
+            self._send(now_s, call, replica, found)
 
     def _place(self, now_s: float, call: Waiting) -> Replica | None:
         """Of the replicas with room, where its prompt is computed soonest; then the emptiest."""
         settings = self.settings
-        among: Iterable[Replica] = self._changed if call.is_tried else self._replicas.values()
+        among = self._among(call)
         if self._reserved is not None:
             among = [replica for replica in among if replica is not self._reserved[1]]
         if settings.admits and self._capacity is not None and self._capacity.host_tokens:
             among = [replica for replica in among if replica.takes_on(call.need_tokens)]
         shared_tokens = self._estimates.all_shared_tokens
         need_tokens = call.need_tokens + shared_tokens if settings.admits else -_INF
-        latest_s = now_s + settings.ahead_s if settings.queues else _INF
-        return soonest(now_s, latest_s, need_tokens, among, self._busy)
+        return soonest(now_s, need_tokens, among)
+
+    def _among(self, call: Waiting) -> Iterable[Replica]:
+        """Where a call may fit: if it was tried before, not where nothing has changed since."""
+        return self._changed if call.is_tried else self._replicas.values()
+
+    def _give_up_reserved(self) -> None:
+        if self._reserved is not None:
+            self._changed[self._reserved[1]] = None
+            self._reserved = None
 
     def _send(self, now_s: float, call: Waiting, replica: Replica, found: list[Dispatch]) -> None:
         view, context = call.view, call.context
         self._leave_queue(call)
         self._sent[view.id] = call
         if self._reserved is not None and self._reserved[0] is call:
-            self._reserved = None
+            self._give_up_reserved()
         call.place, call.replica, call.is_warm = Place.SENT, replica, False
         cached, load_s = call.means.shared_of(view.prompt_tokens), 0.0
         if context is not None and context.replica is replica:
@@ -352,18 +338,14 @@ class ByProgram:
         if self._capacity is not None:
             again_s = self._estimates.at_door(call, self._capacity)
         call.context = None
-        call.place, call.is_tried = Place.DOOR, False
         rank = (self.settings.level(again_s) - view.hints.priority, call.begin_by_s)
-        tenant = self.settings.tenant(view)
-        self._door.put(tenant, rank, call.serial, call)
-        if self._last is None or not self._door.is_steady or (rank, call.serial) < self._last:
-            self._tried = None
+        self._door.put(self.settings.tenant(view), rank, call)
 
     def _leave_queue(self, call: Waiting) -> None:
         del self._waiting[call.view.id]
         self._bounds.leave(call, is_last=not self._waiting)
         if call.place is Place.DOOR:
-            self._tried = None
+            self._door.left()
 
     def _leave_replica(self, now_s: float, call: CallView) -> Waiting | None:
         found = self._sent.pop(call.id, None)

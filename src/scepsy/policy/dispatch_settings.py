@@ -29,8 +29,6 @@ class Settings:
     """A call without a context on a GPU waits until it fits beside what runs and has claims."""
     holds: bool = True
     """Contexts in gaps have claims while they are worth their room."""
-    queues: bool = True
-    """No call leaves the door for a replica that still computes prompts for long."""
     shares: bool = True
     """Tenants have equal shares, or by weight."""
     weights: Mapping[TenantName, float] = field(default_factory=dict)
@@ -42,14 +40,12 @@ class Settings:
     """Levels of work at the door: so much more work is one level later. 1: none, all by arrival."""
     least_level_s: float = 0.25
     """Work up to which a call is of the first level (s)."""
-    ahead_s: float = 0.5
-    """Prompts that a replica may still have to compute when it gets the next (s)."""
     fill_fraction: float = 0.95
     """Of the KV that calls and claims may take up."""
 
     def __post_init__(self) -> None:
         positive = self.least_level_s > 0 and 0 < self.fill_fraction <= 1 <= self.revoke_ratio
-        least = min(self.patience, self.many_ratio, self.least_bound_s, self.price, self.ahead_s)
+        least = min(self.patience, self.many_ratio, self.least_bound_s, self.price)
         if least < 0 or not positive:
             raise InputError("settings of a dispatcher are out of range")
 

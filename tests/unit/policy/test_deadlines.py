@@ -97,7 +97,7 @@ def test_who_is_due_goes_first_whatever_deadlines_others_have() -> None:
 
 
 def test_who_comes_to_the_front_as_a_deadline_has_passed_is_looked_at() -> None:
-    dispatcher = ByProgram(Settings(least_bound_s=1e6, level_ratio=1.0, queues=False))
+    dispatcher = ByProgram(Settings(least_bound_s=1e6, level_ratio=1.0))
     dispatcher.joined(0.0, REPLICA, replace(CAPACITY, seqs=9))
     long, short = call("x", prompt_tokens=5500), call("y", prompt_tokens=3000)
     for view in (long, short):

@@ -158,7 +158,7 @@ def test_a_client_that_leaves_gives_up_what_it_waited_for() -> None:
 
 
 def test_who_is_overdue_takes_the_room_of_who_came_last() -> None:
-    settings = Settings(patience=0.0, least_bound_s=1.0, fill_fraction=1.0, queues=False)
+    settings = Settings(patience=0.0, least_bound_s=1.0, fill_fraction=1.0)
     dispatcher = ByProgram(settings)
     capacity = replace(CAPACITY, kv_tokens=3000, host_tokens=2020)
     dispatcher.joined(0.0, ReplicaName("r"), capacity)

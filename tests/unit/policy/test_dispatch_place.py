@@ -25,8 +25,8 @@ def replica(name: str, *tokens: int, computes: bool = False) -> Replica:
     return made
 
 
-def chosen(*among: Replica, latest_s: float = 0.5) -> str | None:
-    found = soonest(0.0, latest_s, 100, among, {})
+def chosen(*among: Replica) -> str | None:
+    found = soonest(0.0, 100, among)
     return None if found is None else found.name
 
 
@@ -41,5 +41,5 @@ def test_of_as_many_calls_the_emptiest_then_the_first() -> None:
 
 def test_prompts_that_are_computed_come_first() -> None:
     busy, calm = replica("a", 10, computes=True), replica("b", 10, 10, 10)
-    assert chosen(busy, calm, latest_s=10.0) == "b"
-    assert chosen(busy) is None
+    assert chosen(busy, calm) == "b"
+    assert chosen(busy) == "a"
