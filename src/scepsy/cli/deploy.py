@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scepsy.cli.host_memory import HostGib
 from scepsy.cli.output import JsonOption, print_json_line, progress, say
 from scepsy.cli.serving import stop_asked
 
@@ -23,6 +24,7 @@ def _group() -> None:
 
 @app.command()
 def local(
+    *,
     plan: Annotated[Path, typer.Argument(help="A plan written by `scepsy plan`.")],
     speedup: Annotated[
         float, typer.Option(help="Times faster than the silicon that the engines stand for.")
@@ -36,6 +38,7 @@ def local(
     policy: Annotated[
         str | None, typer.Option(help="How the gateway serves calls. Default: the plan's.")
     ] = None,
+    host_gib: HostGib = None,
     record: Annotated[
         Path | None, typer.Option(help="Trace store that calls are recorded into.")
     ] = None,
@@ -44,7 +47,8 @@ def local(
     """Serve a plan on this host: an emulated engine for each replica, the gateway in front.
 
     Engines that take turns on the same GPUs share a process, which knows whose turn it is. Needs no
-    GPU: engines answer with the timing of the plan's GPUs. Ends with Ctrl-C.
+    GPU: engines answer with the timing of the plan's GPUs. Those that offload KV to host memory
+    (`--host-gib`) tell the gateway, which counts on it with `--policy programs`. Ends with Ctrl-C.
 
     **Example:**
 
@@ -52,6 +56,7 @@ def local(
     """
     import asyncio
 
+    from scepsy.cli.host_memory import parse_host_gib
     from scepsy.deploy.local import GatewayOptions
     from scepsy.deploy.render import emulated_engines
     from scepsy.files.plan_file import load_plan
@@ -63,7 +68,12 @@ def local(
     options = GatewayOptions(
         speedup=speedup, host=host, port=port, policy=served_by, record=record, plan=plan
     )
-    commands = emulated_engines(loaded, speedup=speedup, scripts=tuple(script or ()))
+    commands = emulated_engines(
+        loaded,
+        speedup=speedup,
+        scripts=tuple(script or ()),
+        host_bytes=parse_host_gib(host_gib, [group.llm for group in loaded.allocation.groups]),
+    )
     asyncio.run(_serve(commands, options, as_json=as_json))
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scepsy.cli.host_memory import parse_gib
 from scepsy.cli.output import JsonOption, print_json_line, say
 from scepsy.cli.serving import run_server, stop_asked
 from scepsy.errors import InputError
@@ -26,9 +27,10 @@ BesideOption = Annotated[
     list[str] | None,
     typer.Option(
         help="An LLM that takes turns with it on the first of its GPUs, as LLM=TP@PART: its TP "
-        "degree, and its part of their memory. Repeat it for several. Each has a port of its own, "
+        "degree, and its part of their memory; +256 says that it offloads KV to 256 GiB of host "
+        "memory. Repeat it for several. Each has a port of its own, "
         "the next ones; --gpu-fraction, too, is then of the memory alone.",
-        metavar="LLM=TP@PART",
+        metavar="LLM=TP@PART[+GIB]",
     ),
 ]
 RealOption = Annotated[
@@ -43,6 +45,10 @@ def engine(
     gpu: Annotated[str, typer.Option(help="The GPU type, e.g. h100.")] = "h100",
     tp: Annotated[int, typer.Option(min=1, help="GPUs that the weights are sharded over.")] = 1,
     gpu_fraction: Annotated[float, typer.Option(help="Part of each GPU, in (0, 1].")] = 1.0,
+    host_gib: Annotated[
+        str | None,
+        typer.Option(help="Host memory that KV is offloaded to, over all GPUs.", metavar="GIB"),
+    ] = None,
     speedup: Annotated[float, typer.Option(help="How much faster than the GPU to run.")] = 1.0,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
@@ -81,9 +87,11 @@ def engine(
 
     from scepsy.engines.emulated import EngineServerConfig
 
+    host_bytes = parse_gib(f"--host-gib {host_gib}", host_gib) if host_gib is not None else 0.0
     config = EngineServerConfig(
-        llm=model, gpu_type=gpu, tensor_parallel=tp, gpu_fraction=gpu_fraction, speedup=speedup,
-        host=host, port=port, scripts=tuple(script or ()), name=served_model_name, seed=seed,
+        llm=model, gpu_type=gpu, tensor_parallel=tp, gpu_fraction=gpu_fraction,
+        host_bytes=host_bytes, speedup=speedup, host=host, port=port,
+        scripts=tuple(script or ()), name=served_model_name, seed=seed,
     )  # fmt: skip
     run_server(_serve([config, *_beside(config, beside or [])], as_json=as_json))
 
@@ -93,6 +101,7 @@ def _beside(config: "EngineServerConfig", texts: Sequence[str]) -> "list[EngineS
     found = []
     for number, text in enumerate(texts, 1):
         llm, _, share = text.rpartition("=")
+        share, plus, gib = share.partition("+")
         degree, _, part = share.partition("@")
         try:
             tensor_parallel, fraction = int(degree), float(part)
@@ -107,6 +116,7 @@ def _beside(config: "EngineServerConfig", texts: Sequence[str]) -> "list[EngineS
         found.append(
             replace(
                 config, llm=llm, tensor_parallel=tensor_parallel, gpu_fraction=fraction,
+                host_bytes=parse_gib(f"--beside {text}", gib) if plus else 0.0,
                 name="", port=port,
             )
         )  # fmt: skip

@@ -1,6 +1,6 @@
 """``scepsy gateway``: serve several LLMs behind one address, and record what is served."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from scepsy.cli import gateway_options as given
 from scepsy.cli.output import JsonOption, print_json_line, say
 from scepsy.cli.serving import run_server, stop_asked
+from scepsy.errors import InputError
 
 if TYPE_CHECKING:
     from scepsy.gateway.app import GatewayConfig
+    from scepsy.model.workflow import LlmName
 
 
 def gateway(
@@ -25,6 +27,7 @@ def gateway(
     policy: given.Policy = None,
     hardware: given.Hardware = None,
     kv_tokens: given.KvTokens = None,
+    host_gib: given.HostGib = None,
     patience: given.Patience = 1.25,
     share: given.Shares = None,
     max_waiting: given.MaxWaiting = 4096,
@@ -49,6 +52,7 @@ def gateway(
     from scepsy.units import parse_bytes
 
     served = _served(replica, plan, policy)
+    runs_on = {**served.hardware, **parse_hardware(hardware or ())}
     config = replace(
         served,
         host=host,
@@ -58,7 +62,8 @@ def gateway(
         speedup=speedup,
         programs=replace(SERVED, patience=patience, weights=parse_shares(share or ())),
         door=DoorLimits(calls=max_waiting, wait_s=max_wait_s),
-        hardware={**served.hardware, **parse_hardware(hardware or ())},
+        hardware=runs_on,
+        host_bytes=_host_bytes(host_gib, replace(served, hardware=runs_on)),
         kv_tokens=parse_kv_tokens(kv_tokens or ()),
         max_body_bytes=parse_bytes(max_body_bytes),
     )
@@ -83,6 +88,25 @@ def _served(replicas: Sequence[str], plan: Path | None, policy: str | None) -> "
     if served.policy == PROGRAMS:
         return replace(served, hardware=planned_hardware(planned))
     return replace(served, turns=planned_turns(planned))
+
+
+def _host_bytes(texts: Sequence[str] | None, served: "GatewayConfig") -> "Mapping[LlmName, float]":
+    """Raises ``InputError`` where it would not be counted on."""
+    from scepsy.cli.host_memory import parse_host_gib
+    from scepsy.policy.by_name import PROGRAMS
+
+    found = parse_host_gib(texts, [each.llm for each in served.replicas])
+    if found and served.policy != PROGRAMS:
+        raise InputError(
+            f"`--host-gib` says nothing to the policy `{served.policy}`",
+            hint=f"add `--policy {PROGRAMS}`, or leave `--host-gib` out",
+        )
+    for llm in found.keys() - served.hardware.keys():
+        raise InputError(
+            f"`--host-gib {llm}=...`: what fits there depends on what its replicas run on",
+            hint=f"add it, like `--hardware {llm}=h100:2`",
+        )
+    return found
 
 
 async def _serve(config: "GatewayConfig", *, as_json: bool) -> None:

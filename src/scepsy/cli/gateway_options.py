@@ -47,6 +47,14 @@ KvTokens = Annotated[
     list[str] | None,
     typer.Option(help="KV tokens that fit on an LLM's replica.", metavar="LLM=TOKENS"),
 ]
+HostGib = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Host memory (GiB) that the engine of each replica of an LLM offloads KV to, where "
+        "it is neither emulated nor vLLM with `--kv-offloading-size`: those say it themselves.",
+        metavar="LLM=GIB",
+    ),
+]
 Patience = Annotated[
     float, typer.Option(help="Low favours the slowest calls, high the number of calls a second.")
 ]

@@ -26,6 +26,7 @@ def simulate(
     lose: given.Losses = None,
     policy: given.Policy = None,
     patience: given.Patience = None,
+    host_gib: given.HostGib = None,
     order: given.Order = "first-come",
     arrivals: given.ArrivalsText = "poisson",
     executions: given.Executions = 400,
@@ -37,8 +38,8 @@ def simulate(
     """Serve recorded executions by a plan in virtual time, with the gateway's own policies.
 
     Prints latency and throughput beside what the plan predicts; with a what-if (`--rate`,
-    `--without`, `--lose`, `--policy`, `--patience`) both the plan as it is and the changed one.
-    With `--output`: every call and execution as Parquet, a timeline for Perfetto, and a plot.
+    `--without`, `--lose`, `--policy`, `--patience`, `--host-gib`) both the plan as it is and the
+    changed one. With `--output`: all calls and executions as Parquet, a timeline, and a plot.
 
     Example: `scepsy simulate plan.json --traces traces.db --without node-1 --rate 2x
     --output simulated`
@@ -62,10 +63,10 @@ def simulate(
         ),
         arrivals,
     )
-    changes = _Changes(tuple(rate or ()), tuple(without or ()), tuple(lose or ()), policy, patience)
+    changes = _Changes(rate or (), without or (), lose or (), policy, patience, host_gib or ())
     settings = {BASE: _served_by(base, made.route)}
     if changes.any:
-        settings[WHAT_IF] = _changed(base, changes, made.route)
+        settings[WHAT_IF] = _changed(base, changes, made)
     found = _simulated(made, traces, settings)
     summaries = {name: summary(r.counted, bound, r.others) for name, r in found.items()}
     if as_json:
@@ -82,16 +83,18 @@ def simulate(
 class _Changes:
     """What the options ask to be different from the plan."""
 
-    rates: tuple[str, ...]
-    without: tuple[str, ...]
-    losses: tuple[str, ...]
+    rates: Sequence[str]
+    without: Sequence[str]
+    losses: Sequence[str]
     policy: str | None
     patience: float | None
+    host_gib: Sequence[str]
 
     @property
     def any(self) -> bool:
-        changes_what_serves = self.policy is not None or self.patience is not None
-        return bool(self.rates or self.without or self.losses or changes_what_serves)
+        if self.policy is not None or self.patience is not None:
+            return True
+        return bool(self.rates or self.without or self.losses or self.host_gib)
 
 
 def _with_arrivals(setting: "Setting", text: str) -> "Setting":
@@ -120,13 +123,15 @@ def _positive(number: float) -> float:
     return number
 
 
-def _changed(base: "Setting", changes: _Changes, planned_policy: str) -> "Setting":
+def _changed(base: "Setting", changes: _Changes, plan: "Plan") -> "Setting":
+    from scepsy.cli.host_memory import parse_host_gib
     from scepsy.model.cluster import NodeName
 
     changed = replace(
-        _served_by(base, changes.policy or planned_policy, changes.patience),
+        _served_by(base, changes.policy or plan.route, changes.patience),
         without=frozenset(map(NodeName, changes.without)),
         losses=tuple(map(_loss, changes.losses)),
+        host_bytes=parse_host_gib(changes.host_gib, [g.llm for g in plan.allocation.groups]),
     )
     for text in changes.rates:
         changed = _with_rate(changed, text)

@@ -34,6 +34,14 @@ Patience = Annotated[
         "the number of calls a second. Default: the gateway's."
     ),
 ]
+HostGib = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="What if each replica of an LLM offloaded KV to so much host memory (GiB). "
+        "Repeatable.",
+        metavar="LLM=GIB",
+    ),
+]
 Order = Annotated[
     str, typer.Option(help="Which waiting call is first: `first-come`, `oldest-execution`.")
 ]

@@ -64,6 +64,8 @@ class EngineServerConfig:
     gpu_type: str = "h100"
     tensor_parallel: int = 1
     gpu_fraction: float = 1.0
+    host_bytes: float = 0.0
+    """Host memory that KV is offloaded to."""
     speedup: float = 1.0
     """How much faster than silicon it runs."""
     host: str = "127.0.0.1"
@@ -77,7 +79,7 @@ class EngineServerConfig:
     seed: int = 0
     """Another seed gives other answers to the same requests."""
     spec: EngineSpec | None = None
-    """Step times and room; None takes the published ones of LLM and GPU type."""
+    """Step times and room, in all; None takes the published ones of LLM and GPU type."""
     max_context_tokens: int = 131_072
     """Prompt and answer of one call at most, and never more than fits in KV."""
     max_body_bytes: int = 32 * 1024**2

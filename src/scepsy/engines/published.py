@@ -7,7 +7,7 @@ from scepsy.model.cluster import GpuTypeName
 from scepsy.model.plan import Allocation, ReplicaGroup
 from scepsy.model.workflow import LlmName
 from scepsy.profiles.step_time import EngineSpec
-from scepsy.sim.specs import published, specs_of
+from scepsy.sim.specs import offloading, published, specs_of
 
 if TYPE_CHECKING:
     from scepsy.engines.emulated import EngineServerConfig
@@ -36,5 +36,6 @@ def specs_for(configs: "Sequence[EngineServerConfig]") -> list[EngineSpec]:
     ]
     ordered = tuple(sorted(groups, key=lambda group: group.llm))
     turns = (tuple(group.llm for group in ordered),) if len(configs) > 1 else ()
-    specs = specs_of(Allocation(ordered, turns), published)
+    host_bytes = {LlmName(config.llm): config.host_bytes for config in configs}
+    specs = specs_of(Allocation(ordered, turns), offloading(published, host_bytes))
     return [config.spec or specs[LlmName(config.llm)] for config in configs]

@@ -22,6 +22,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry
 
 from scepsy.clock import ScaledClock
 from scepsy.errors import InputError
+from scepsy.gateway.capacity import Hardware
 from scepsy.gateway.dispatch_pool import DispatchConfig, DispatchPool
 from scepsy.gateway.door import DoorLimits
 from scepsy.gateway.door_metrics import DoorMetrics
@@ -47,7 +48,7 @@ from scepsy.listen import listen
 from scepsy.model.execution import CallId, CallStatus, ExecutionId
 from scepsy.model.workflow import LlmName
 from scepsy.policy.by_name import SERVED, find_dispatcher
-from scepsy.policy.dispatch import Capacity, MakeDispatcher
+from scepsy.policy.dispatch import MakeDispatcher
 from scepsy.policy.dispatch_settings import Settings
 from scepsy.policy.program_table import Limits
 from scepsy.policy.route import find_policy
@@ -80,10 +81,12 @@ class GatewayConfig:
     """Of calls that wait."""
     turns: Turns | None = None
     """Replicas that take turns on the same GPUs: routers look at what goes on beside them."""
-    hardware: Mapping[LlmName, Capacity] = field(default_factory=dict)
+    hardware: Mapping[LlmName, Hardware] = field(default_factory=dict)
     """What replicas should do, where their engines do not say."""
     kv_tokens: Mapping[LlmName, int] = field(default_factory=dict)
     """What fits on a replica, whatever its engine says."""
+    host_bytes: Mapping[LlmName, float] = field(default_factory=dict)
+    """Host memory that a replica offloads KV to, whatever its engine says."""
     record: Path | None = None
     """Trace store that calls are written to; None records nothing."""
     record_content: bool = False
@@ -103,7 +106,8 @@ class GatewayConfig:
             raise InputError(f"port {self.port} is not in [0, 65535]")
         if self.max_body_bytes < 1:
             raise InputError(f"max_body_bytes {self.max_body_bytes} must be >= 1")
-        if unknown := {*self.hardware, *self.kv_tokens} - {each.llm for each in self.replicas}:
+        told = {*self.hardware, *self.kv_tokens, *self.host_bytes}
+        if unknown := told - {each.llm for each in self.replicas}:
             raise InputError(f"no replica serves `{min(unknown)}`, of which a capacity is given")
 
     def dispatcher(self) -> MakeDispatcher | None:
@@ -358,6 +362,7 @@ async def _pool(
             limits=config.door,
             hardware=config.hardware,
             kv_tokens=config.kv_tokens,
+            host_bytes=config.host_bytes,
         )
         pool = DispatchPool(replicas, dispatching, clock, DoorMetrics(registry))
         return await stack.enter_async_context(pool)

@@ -16,7 +16,7 @@ from typing import Self
 import aiohttp
 
 from scepsy.clock import ScaledClock
-from scepsy.gateway.capacity import ASSUMED, read_capacity
+from scepsy.gateway.capacity import ASSUMED, Hardware, read_capacity
 from scepsy.gateway.door import Door, DoorLimits, Seat
 from scepsy.gateway.door_metrics import DoorMetrics
 from scepsy.gateway.exchange import Exchange
@@ -25,7 +25,7 @@ from scepsy.gateway.pool import Failure, Replica, Replicas
 from scepsy.model.execution import CallStatus, ExecutionId, ReplicaName
 from scepsy.model.prompt import count_tokens
 from scepsy.model.workflow import LlmName
-from scepsy.policy.dispatch import CallResult, Capacity, MakeDispatcher
+from scepsy.policy.dispatch import CallResult, MakeDispatcher
 from scepsy.policy.program import NO_TENANT, NO_TOOL, ToolName
 from scepsy.policy.route import CallView
 
@@ -47,10 +47,12 @@ class DispatchConfig:
 
     make_dispatcher: MakeDispatcher
     limits: DoorLimits = field(default_factory=DoorLimits)
-    hardware: Mapping[LlmName, Capacity] = field(default_factory=dict)
+    hardware: Mapping[LlmName, Hardware] = field(default_factory=dict)
     """What replicas should do, where their engines do not say."""
     kv_tokens: Mapping[LlmName, int] = field(default_factory=dict)
     """What fits on a replica, whatever its engine says."""
+    host_bytes: Mapping[LlmName, float] = field(default_factory=dict)
+    """Host memory that a replica offloads KV to, whatever its engine says."""
 
 
 class DispatchPool:
@@ -192,10 +194,14 @@ class DispatchPool:
                 self._metrics.lost(replica.llm)
             door.lost(replica.name)
         elif not door.is_up(replica.name):
-            config = self._config
-            otherwise = config.hardware.get(replica.llm, ASSUMED)
-            told = config.kv_tokens.get(replica.llm)
-            capacity = await read_capacity(self._session, replica.url, otherwise, told)
+            config, llm = self._config, replica.llm
+            capacity = await read_capacity(
+                self._session,
+                replica.url,
+                config.hardware.get(llm, ASSUMED),
+                config.kv_tokens.get(llm),
+                config.host_bytes.get(llm),
+            )
             door.joined(replica.name, capacity)
 
     async def _answers(self, replica: Replica) -> bool:

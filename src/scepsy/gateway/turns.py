@@ -9,16 +9,15 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from scepsy.errors import InputError, MissingError, UnknownNameError
+from scepsy.gateway.capacity import Hardware, hardware_of
 from scepsy.gateway.exchange import Exchange
 from scepsy.gateway.openai import parse_replica_url
 from scepsy.gateway.pool import Replica, ReplicaPool, Replicas
 from scepsy.model.execution import CallStatus, ReplicaName
 from scepsy.model.plan import Allocation, Plan
 from scepsy.model.workflow import LlmName
-from scepsy.policy.dispatch import Capacity
 from scepsy.policy.route import MakeRouter
 from scepsy.policy.turns import StepCost, TurnGroup, step_cost
-from scepsy.sim.program_fleet import capacity_of
 from scepsy.sim.specs import published, specs_of
 
 
@@ -72,15 +71,17 @@ def planned_turns(plan: Plan) -> Turns | None:
     return Turns(together, {llm: step_cost(spec) for llm, spec in specs.items()})
 
 
-def planned_hardware(plan: Plan) -> dict[LlmName, Capacity]:
+def planned_hardware(plan: Plan) -> dict[LlmName, Hardware]:
     """What the replicas of a plan should do, as far as anything is published of them."""
-    allocation, found = plan.allocation, dict[LlmName, Capacity]()
+    allocation, found = plan.allocation, dict[LlmName, Hardware]()
     for llms in dict.fromkeys(allocation.turns_of(g.llm) or (g.llm,) for g in allocation.groups):
         groups = tuple(map(allocation.group, llms))
         turns = (llms,) if len(llms) > 1 else ()
         with suppress(MissingError, UnknownNameError):
             specs = specs_of(Allocation(groups, turns), published)
-            found |= {llm: capacity_of(spec) for llm, spec in specs.items()}
+            for group in groups:
+                spec, degree = specs[group.llm], group.tensor_parallel
+                found[group.llm] = hardware_of(spec, group.llm, group.gpu_type, degree)
     return found
 
 

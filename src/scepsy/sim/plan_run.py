@@ -1,14 +1,14 @@
 """A plan in virtual time, and what if: fewer nodes, other rates, nodes that are lost meanwhile."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 
 from scepsy.errors import InfeasibleError, InputError, UnknownNameError
 from scepsy.model.cluster import GpuId, NodeName
 from scepsy.model.execution import ReplicaName
 from scepsy.model.plan import PlacedReplica, Plan, WorkflowRate
-from scepsy.model.workflow import WorkflowName
+from scepsy.model.workflow import LlmName, WorkflowName
 from scepsy.policy.dispatch import MakeDispatcher
 from scepsy.policy.order import OrderPolicy, first_come
 from scepsy.policy.route import LeastLoaded, MakeRouter
@@ -25,7 +25,7 @@ from scepsy.sim.fleet import Fleet, ServedGroup
 from scepsy.sim.program_fleet import ProgramFleet
 from scepsy.sim.run import Fault, FaultySimulation, ServedExecution
 from scepsy.sim.script import Script
-from scepsy.sim.specs import SpecOf, specs_of
+from scepsy.sim.specs import SpecOf, offloading, specs_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,8 @@ class Setting:
     without: frozenset[NodeName] = frozenset()
     """Nodes whose replicas are not there."""
     losses: tuple[NodeLoss, ...] = ()
+    host_bytes: Mapping[LlmName, float] = field(default_factory=dict)
+    """Host memory that each replica of an LLM offloads KV to; none where not given."""
     make_router: MakeRouter = LeastLoaded
     make_dispatcher: MakeDispatcher | None = None
     """In place of a router: makes what calls of each LLM wait with."""
@@ -95,6 +97,7 @@ def simulate_plan(
         InfeasibleError: an LLM has no replica left from the start, or from a loss on.
         InputError: a call can never fit the KV cache of its LLM's engines.
     """
+    spec_of = offloading(spec_of, setting.host_bytes)
     groups = tuple(replica_groups(plan, spec_of, setting.without))
     faults = tuple(_faults(plan, setting))
     _check_left(groups, faults)

@@ -24,6 +24,26 @@ def published(llm: LlmName, gpu_type: GpuTypeName, degree: int, fraction: float)
     return engine_spec(llm, gpu_type, tensor_parallel=degree, gpu_fraction=fraction)
 
 
+def offloading(spec_of: SpecOf, host_bytes: Mapping[LlmName, float]) -> SpecOf:
+    """As ``spec_of``, with so much host memory for the KV of each replica of some LLMs.
+
+    The ``SpecOf`` raises UnknownNameError for such an LLM, or its GPU type, that is not known.
+    """
+
+    def of(llm: LlmName, gpu_type: GpuTypeName, degree: int, fraction: float) -> EngineSpec:
+        spec = spec_of(llm, gpu_type, degree, fraction)
+        of_llm_bytes = host_bytes.get(llm, 0.0)
+        if not of_llm_bytes:
+            return spec
+        from scepsy.profiles.silicon import with_host_memory  # noqa: PLC0415 - reads tables
+
+        return with_host_memory(
+            spec, llm, gpu_type, tensor_parallel=degree, host_bytes=of_llm_bytes
+        )
+
+    return of
+
+
 def specs_of(allocation: Allocation, spec_of: SpecOf) -> dict[LlmName, EngineSpec]:
     """The engine of each LLM.
 

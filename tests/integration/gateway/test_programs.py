@@ -11,16 +11,18 @@ from aiohttp import ClientError
 from scepsy.engines.emulated import EngineServerConfig, start_engine
 from scepsy.gateway import dispatch_pool
 from scepsy.gateway.app import GatewayConfig, start_gateway
+from scepsy.gateway.capacity import Hardware
 from scepsy.gateway.door import DoorLimits
 from scepsy.gateway.pool import parse_replicas
 from scepsy.policy.dispatch import AtOnce, Capacity
 from scepsy.policy.dispatch_program import ByProgram
 from scepsy.policy.news import Informed, Late
 from scepsy.profiles.silicon import engine_spec
+from scepsy.units import GIB
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 STREAM = {**CHAT, "stream": True}
-ONE_AT_A_TIME = Capacity(kv_tokens=1000, seqs=1, prompt_token_s=1e-3)
+ONE_AT_A_TIME = Hardware(Capacity(kv_tokens=1000, seqs=1, prompt_token_s=1e-3))
 
 
 async def programs(stage, *engines, **settings):
@@ -346,6 +348,22 @@ async def test_a_gateway_learns_what_emulated_engines_hold(stage):
 
     assert found.kv_tokens == SPEC.kv_blocks * SPEC.block_tokens
     assert found.seqs == 8
+
+
+@pytest.mark.parametrize("told", [{}, {"host_bytes": {"m": GIB}}])
+async def test_a_dispatcher_knows_the_host_memory_that_the_gateway_was_told_of(stage, told):
+    joined = []
+
+    class Noting(AtOnce):
+        def joined(self, now_s, replica, capacity):
+            joined.append(capacity.host_tokens)
+            super().joined(now_s, replica, capacity)
+
+    hardware = replace(ONE_AT_A_TIME, token_bytes=GIB / 500)
+    settings = {"hardware": {"m": hardware}, "make_dispatcher": Noting, **told}
+    await programs(stage, await stage.engine(), **settings)
+
+    assert joined == [500 if told else 0]
 
 
 async def test_an_unknown_policy_names_those_there_are():

@@ -7,6 +7,7 @@ from scepsy.model.cluster import GpuType, GpuTypeName, regular_cluster
 from scepsy.model.execution import ReplicaName
 from scepsy.model.plan import Allocation, PlacedReplica, Placement, Plan, Prediction, ReplicaGroup
 from scepsy.model.workflow import LlmName
+from scepsy.units import GIB
 
 H100 = GpuType(name=GpuTypeName("h100"), memory_bytes=80 * 1024**3)
 
@@ -74,6 +75,27 @@ def test_replicas_that_take_turns_have_one_process_named_by_the_widest() -> None
         "--speedup=4",
         "--port=0",
     )
+
+
+def test_engines_that_offload_to_host_memory_are_told_how_much() -> None:
+    host_bytes = {LlmName("big"): 512 * GIB}
+    first, *others = emulated_engines(plan(), speedup=4, host_bytes=host_bytes)
+
+    assert "--host-gib=512" in first.arguments
+    assert not any("--host-gib" in argument for each in others for argument in each.arguments)
+
+
+def test_engines_that_take_turns_have_host_memory_each() -> None:
+    both = plan()
+    groups = tuple(replace(group, replicas=1) for group in both.allocation.groups)
+    allocation = Allocation(groups, turns=(tuple(group.llm for group in groups),))
+    placement = Placement(both.placement.replicas[:2])
+    taking = replace(both, allocation=allocation, placement=placement)
+
+    (command,) = emulated_engines(taking, speedup=4, host_bytes={LlmName("small"): 0.5 * GIB})
+
+    assert "--beside=small=1@0.3+0.5" in command.arguments
+    assert not any("--host-gib" in argument for argument in command.arguments)
 
 
 LISTENING = (

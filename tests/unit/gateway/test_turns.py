@@ -13,7 +13,7 @@ from scepsy.gateway.turns import (
     planned_turns,
 )
 from scepsy.model.cluster import regular_cluster
-from scepsy.model.execution import CallStatus, Endpoint
+from scepsy.model.execution import BLOCK_TOKENS, CallStatus, Endpoint
 from scepsy.model.plan import Allocation, Plan, Prediction, ReplicaGroup
 from scepsy.model.workflow import LlmName
 from scepsy.place.pack import pack
@@ -23,7 +23,8 @@ from scepsy.profiles.catalog import find_gpu_type
 from scepsy.sim.fleet import Fleet
 from scepsy.sim.plan_run import replica_groups
 from scepsy.sim.program_fleet import capacity_of
-from scepsy.sim.specs import published
+from scepsy.sim.specs import offloading, published
+from scepsy.units import GIB
 from tests.property.made_up_times import DyadicTimes
 
 A, B, ALONE = LlmName("a"), LlmName("b"), LlmName("c")
@@ -154,9 +155,22 @@ def test_a_plan_says_who_takes_turns_and_the_simulators_costs():
 def test_a_plan_says_what_its_replicas_should_do(turns):
     plan = a_plan(*QWENS, turns=turns)
 
-    assert planned_hardware(plan) == {
+    assert {llm: each.capacity for llm, each in planned_hardware(plan).items()} == {
         group.llm: capacity_of(group.spec) for group in replica_groups(plan, published)
     }
+
+
+@pytest.mark.parametrize("turns", [False, True])
+def test_host_memory_holds_as_much_for_the_gateway_as_in_the_simulator(turns):
+    plan = a_plan(*QWENS, turns=turns)
+
+    told = {llm: h.offloading(h.capacity, GIB) for llm, h in planned_hardware(plan).items()}
+
+    for group in replica_groups(plan, offloading(published, dict.fromkeys(QWENS, GIB))):
+        simulated = capacity_of(group.spec)
+        found = told[group.llm]
+        assert found.host_tokens == pytest.approx(simulated.host_tokens, abs=BLOCK_TOKENS)
+        assert found.host_token_s == pytest.approx(simulated.host_token_s, rel=0.1)
 
 
 def test_of_llms_of_which_nothing_is_published_a_plan_says_nothing():

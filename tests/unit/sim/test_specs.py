@@ -1,14 +1,17 @@
 """The engines of an allocation: their memory where LLMs take turns."""
 
+from dataclasses import replace
+
 import pytest
 
 from scepsy.errors import InfeasibleError
 from scepsy.model.cluster import GpuTypeName
 from scepsy.model.plan import Allocation, ReplicaGroup
 from scepsy.model.workflow import LlmName
-from scepsy.profiles.catalog import memory_move_s
+from scepsy.profiles.catalog import find_llm, memory_move_s
 from scepsy.profiles.step_time import EngineSpec
-from scepsy.sim.specs import specs_of
+from scepsy.sim.specs import offloading, published, specs_of
+from scepsy.units import GIB
 from tests.property.made_up_times import DyadicTimes
 
 BIG, SMALL, ALONE = map(LlmName, ("big", "small", "alone"))
@@ -65,3 +68,22 @@ def test_what_has_the_same_memory_on_every_part_keeps_it() -> None:
     specs = specs_of(by_turns(), lambda *_: same)
 
     assert {spec.kv_blocks for spec in specs.values()} == {70}
+
+
+def test_host_memory_goes_to_the_llms_that_have_it_at_their_turn_too() -> None:
+    big, small = LlmName("qwen3-8b"), LlmName("qwen3-0.6b")
+    groups = (group(small, 0.4), group(big, 0.6))
+    host_bytes = 64 * GIB
+
+    for turns in ((), ((small, big),)):
+        allocation = Allocation(groups, turns=turns)
+        plain = specs_of(allocation, published)
+        specs = specs_of(allocation, offloading(published, {big: host_bytes}))
+
+        assert specs[small] == plain[small]
+        token_bytes = find_llm(big).replica_kv_bytes_per_token(1)
+        assert specs[big].host_blocks == host_bytes // (token_bytes * specs[big].block_tokens)
+        assert specs[big].host_block_s > 0
+        assert replace(specs[big], host_blocks=0, host_block_s=0.0) == replace(
+            plain[big], host_block_s=0.0
+        )
