@@ -19,13 +19,23 @@ _LOOKED_AT = 4
 class Door:
     """See the module."""
 
-    def __init__(self, weights: Mapping[TenantName, float], *, is_limited: bool = True) -> None:
+    def __init__(
+        self,
+        weights: Mapping[TenantName, float],
+        *,
+        due: Callable[[TenantName, float], Waiting | None],
+        place: Callable[[float, Waiting], Replica | None],
+        is_limited: bool = True,
+    ) -> None:
         """Nobody waits.
 
         Args:
             weights: of tenants' shares.
+            due: gives whom of a tenant's calls nobody may pass at an instant (s).
+            place: gives where a call fits then, of what has changed alone if it was tried before.
             is_limited: whether it is for room alone that calls wait.
         """
+        self._due, self._place = due, place
         self._queue: FairQueue[Waiting] = FairQueue(weights)
         self._is_limited = is_limited
         self._tried: list[Waiting] = []
@@ -50,44 +60,75 @@ class Door:
         """A tenant was served for so long."""
         self._queue.charge(tenant, work_s)
 
-    def passed(self) -> None:
-        """Somewhere room was made, and nobody may look: it is there for all later."""
-        for call in self._tried:
-            call.is_tried = False
-        self._tried, self._is_same = [], False
+    def served(self, tenant: TenantName) -> float:
+        """How much a tenant was, for its weight (s)."""
+        return self._queue.served(tenant)
 
     def fitting(
         self,
         now_s: float,
         changed: Collection[Replica],
         shared_tokens: float,
-        place: Callable[[float, Waiting], Replica | None],
+        *,
+        is_due_passed: bool = False,
     ) -> Iterator[tuple[Waiting, Replica]]:
         """Who goes, and where to; each must be sent before the next is asked for.
+
+        Of the tenant that was served least who is due, then by its order; then of the next one.
 
         Args:
             now_s: when.
             changed: where more may fit than when this was asked last.
             shared_tokens: of prompts, that count once for all calls of a replica.
-            place: gives where a call fits, of those replicas alone if it was tried before.
+            is_due_passed: whether others go after one that is due and does not fit.
         """
-        if self._is_same and fit_nowhere(self._tried, changed, shared_tokens):
-            self._queue.look()
-            return
+        tried: list[Waiting] = []
         put_back: list[tuple[TenantName, Entry[Waiting]]] = []
-        while len(put_back) < _LOOKED_AT and (entry := self._queue.take(now_s)) is not None:
-            call = entry[1][2]
+        for tenant in self._queue.order():
+            yield from self._due_of(tenant, now_s, tried)
+            if tried and not is_due_passed:
+                break
+            if self._is_same and fit_nowhere(self._tried, changed, shared_tokens):
+                return
+            yield from self._first_of(tenant, now_s, put_back)
+            if len(put_back) == _LOOKED_AT:
+                break
+        is_held_up = bool(tried) and not is_due_passed
+        for tenant, entry in put_back:
+            self._queue.put_back(tenant, entry)
+            tried.append(entry[2])
+        for call in self._tried:  # room may be made for it where nothing changes any more
+            call.is_tried = False
+        for call in tried:
+            call.is_tried = True
+        self._tried = tried
+        self._is_same = not is_held_up and self._queue.is_steady and self._is_limited
+        self._last = put_back[-1][1][:2] if len(put_back) == _LOOKED_AT else None
+
+    def _due_of(
+        self, tenant: TenantName, now_s: float, tried: list[Waiting]
+    ) -> Iterator[tuple[Waiting, Replica]]:
+        """Who is due, up to one that does not fit: it is added to those that were tried."""
+        while (call := self._due(tenant, now_s)) is not None:
+            replica = self._place(now_s, call)
+            if replica is None:
+                tried.append(call)
+                return
+            yield call, replica
+
+    def _first_of(
+        self, tenant: TenantName, now_s: float, put_back: list[tuple[TenantName, Entry[Waiting]]]
+    ) -> Iterator[tuple[Waiting, Replica]]:
+        """Who is first by the queue's order; those that do not fit are to be put back."""
+        while len(put_back) < _LOOKED_AT:
+            entry = self._queue.take(tenant, now_s)
+            if entry is None:
+                return
+            call = entry[2]
             if call.place is not Place.DOOR:
                 continue
-            replica = place(now_s, call)
+            replica = self._place(now_s, call)
             if replica is None:
-                put_back.append(entry)
+                put_back.append((tenant, entry))
             else:
                 yield call, replica
-        self.passed()
-        for tenant, (rank, serial, call) in put_back:
-            self._queue.put(tenant, rank, serial, call)
-            call.is_tried = True
-            self._tried.append(call)
-        self._is_same = self._queue.is_steady and self._is_limited
-        self._last = put_back[-1][1][:2] if len(put_back) == _LOOKED_AT else None

@@ -40,10 +40,14 @@ class ByProgram:
         self._waiting: dict[str, Waiting] = {}
         self._bounds = Bounds(self.settings)
         self._sent: dict[str, Waiting] = {}
-        self._door = Door(self.settings.weights, is_limited=self.settings.admits)
+        self._door = Door(
+            self.settings.weights,
+            due=self._bounds.due_at_door,
+            place=self._place,
+            is_limited=self.settings.admits,
+        )
         self._reserved: tuple[Waiting, Replica] | None = None
         """The one who goes before all others, and the replica that is kept for it."""
-        self._head: Waiting | None = None  # nobody passes it at the door
         self._serial = count()
         self._now_s = -_INF
         self._estimates = Estimates()
@@ -156,15 +160,8 @@ class ByProgram:
         """When a claim lapses, or a call has waited for long."""
         if not self._waiting:
             return _INF
-        first = self._bounds.first()
-        instants = [first.due_s, self._bounds.hard_s(first), self._contexts.next_lapse_s]
-        now_s = self._now_s
-        return min((at_s for at_s in instants if at_s > now_s), default=_INF)
-
-    @property
-    def bound_s(self) -> float:
-        """After so long nobody passes a call that comes now at the door (s)."""
-        return self._bounds.bound_s(len(self._replicas))
+        next_s, lapse_s = self._bounds.next_s(self._now_s), self._contexts.next_lapse_s
+        return min(next_s, lapse_s) if lapse_s > self._now_s else next_s
 
     def is_kept(self, program: str) -> bool:
         """Whether an engine should keep a program's blocks while it has others to forget."""
@@ -183,22 +180,17 @@ class ByProgram:
             return []
         self._contexts.lapse(now_s)
         found: list[Dispatch] = []
-        is_any_due = now_s >= self._bounds.first().due_s
-        if is_any_due or self._reserved is not None:
-            self._serve_overdue(now_s, found)
+        self._serve_overdue(now_s, found)
         for replica in [each for each in self._changed if each.waiting]:
             self._serve_contexts(now_s, replica, found)
-        if not is_any_due or self._serve_due(now_s, found):
-            self._serve_door(now_s, found)
-        elif self._changed:
-            self._door.passed()
+        self._serve_door(now_s, found)
         self._changed.clear()
         return found
 
     def _serve_overdue(self, now_s: float, found: list[Dispatch]) -> None:
-        """Who is due first; where that one does not fit, a replica is kept for it."""
+        """Who is due first of a tenant; where that one does not fit, a replica is kept for it."""
         while self._waiting:
-            call = self._bounds.first()
+            call = self._first()
             if self._reserved is not None and self._reserved[0] is not call:
                 self._give_up_reserved()
             if self._reserved is None and now_s < self._bounds.hard_s(call):
@@ -215,6 +207,12 @@ class ByProgram:
             if call.context is None:
                 self._push_out(replica, call.need_tokens)
             self._send(now_s, call, replica, found)
+
+    def _first(self) -> Waiting:
+        """Who is due first, of the tenant whose calls wait that was served least."""
+        tenants = self._bounds.tenants
+        name = next(iter(tenants)) if len(tenants) == 1 else min(tenants, key=self._door.served)
+        return self._bounds.first(name)
 
     def _push_out(self, replica: Replica, need_tokens: int) -> None:
         """Make room in host memory: contexts in gaps lose it, then those of who came last."""
@@ -248,32 +246,14 @@ class ByProgram:
             else:
                 return
 
-    def _serve_due(self, now_s: float, found: list[Dispatch]) -> bool:
-        """Who is due at the door, passed by nobody; whether others may go after them."""
-        while self._waiting:
-            first = self._bounds.first()
-            if first.place is not Place.DOOR or now_s < first.due_s:
-                self._forget_head()
-                return True
-            if first is not self._head:
-                self._forget_head()
-                self._head, first.is_tried = first, False
-            replica = self._place(now_s, first)
-            first.is_tried = True
-            if replica is None:  # where host memory is what it waits for, others may go
-                return self._capacity is not None and self._capacity.host_tokens > 0
-            self._send(now_s, first, replica, found)
-        return False
-
-    def _forget_head(self) -> None:
-        """It may fit where nothing changes any more, as those behind it."""
-        if self._head is not None:
-            self._head.is_tried, self._head = False, None
-
     def _serve_door(self, now_s: float, found: list[Dispatch]) -> None:
         """By the door's order, of the first those that fit."""
         shared_tokens = self._estimates.all_shared_tokens
-        for call, replica in self._door.fitting(now_s, self._changed, shared_tokens, self._place):
+        # Where host memory is what a call that is due waits for, others may go.
+        is_due_passed = self._capacity is not None and self._capacity.host_tokens > 0
+        for call, replica in self._door.fitting(
+            now_s, self._changed, shared_tokens, is_due_passed=is_due_passed
+        ):
             self._send(now_s, call, replica, found)
 
     def _place(self, now_s: float, call: Waiting) -> Replica | None:

@@ -1,5 +1,7 @@
 """The order in which calls of several tenants wait."""
 
+from typing import TypeVar
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,13 +12,19 @@ from scepsy.policy.share import FairQueue, Rank
 
 A, B = TenantName("a"), TenantName("b")
 INF = float("inf")
+ItemT = TypeVar("ItemT")
 
 
-def drained(queue: FairQueue[str], now_s: float = 0.0) -> list[str]:
-    found = []
-    while (entry := queue.take(now_s)) is not None:
-        found.append(entry[1][2])
-    return found
+def taken(queue: FairQueue[ItemT], now_s: float = 0.0) -> tuple[TenantName, ItemT]:
+    """What is first of all."""
+    tenant = next(iter(queue.order()))
+    entry = queue.take(tenant, now_s)
+    assert entry is not None
+    return tenant, entry[2]
+
+
+def drained(queue: FairQueue[ItemT], now_s: float = 0.0) -> list[ItemT]:
+    return [taken(queue, now_s)[1] for _ in range(len(queue))]
 
 
 def test_of_one_tenant_lower_levels_go_first_and_equal_ones_as_they_came() -> None:
@@ -28,7 +36,8 @@ def test_of_one_tenant_lower_levels_go_first_and_equal_ones_as_they_came() -> No
 
     assert len(queue) == 4
     assert drained(queue) == ["first", "second", "late", "later"]
-    assert queue.take(0.0) is None
+    assert queue.take(A, 0.0) is None
+    assert not queue.order()
 
 
 @given(
@@ -46,8 +55,7 @@ def test_of_one_level_who_must_begin_soonest_goes_first_if_that_is_not_past(
         level, begin_by_s = ranks[serial]
         return level, begin_by_s if begin_by_s >= now_s else INF, serial
 
-    found = [entry[1][2] for _ in ranks if (entry := queue.take(now_s)) is not None]
-    assert found == sorted(range(len(ranks)), key=key)
+    assert drained(queue, now_s) == sorted(range(len(ranks)), key=key)
 
 
 @given(
@@ -64,9 +72,7 @@ def test_tenants_whose_calls_always_wait_are_served_by_their_weights(
         queue.put(B, (0, INF), serial, work_s)
     served = {A: 0.0, B: 0.0}
     for _ in works_s:
-        found = queue.take(0.0)
-        assert found is not None
-        tenant, (_, _, work_s) = found
+        tenant, work_s = taken(queue)
         queue.charge(tenant, work_s)
         served[tenant] += work_s
 
@@ -75,24 +81,57 @@ def test_tenants_whose_calls_always_wait_are_served_by_their_weights(
 
 def test_who_was_idle_has_saved_up_nothing() -> None:
     queue: FairQueue[str] = FairQueue()
-    for serial in range(6):
+    queue.put(B, (0, INF), 0, "b")
+    taken(queue)
+    for serial in range(1, 10):
         queue.put(A, (0, INF), serial, "a")
-    for _ in range(3):
-        queue.take(0.0)
-        queue.charge(A, 10.0)
-    queue.take(0.0)
-    queue.charge(A, 10.0)
+    for _ in range(4):
+        queue.charge(taken(queue)[0], 10.0)
+    assert queue.order() == (A,)
 
-    for serial in range(6, 10):
+    for serial in range(10, 14):
         queue.put(B, (0, INF), serial, "b")
     order = []
     for _ in range(4):
-        found = queue.take(0.0)
-        assert found is not None
-        order.append(found[1][2])
-        queue.charge(found[0], 10.0)
-    assert order[0] == "b"
-    assert "a" in order[1:3]
+        tenant, name = taken(queue)
+        order.append(name)
+        queue.charge(tenant, 10.0)
+    assert "".join(order) in ("abab", "baba")
+
+
+def test_who_was_looked_at_and_did_not_fit_keeps_its_place() -> None:
+    queue: FairQueue[str] = FairQueue()
+    queue.put(A, (0, INF), 0, "a")
+    queue.put(B, (0, INF), 1, "b")
+    queue.charge(A, 1.0)
+    queue.charge(B, 2.0)
+
+    entries = [(tenant, queue.take(tenant, 0.0)) for tenant in queue.order()]
+    for tenant, entry in entries:
+        assert entry is not None
+        queue.put_back(tenant, entry)
+    assert queue.served(A) == 1.0
+    assert drained(queue) == ["a", "b"]
+
+
+@given(st.integers(1, 5), st.sampled_from([1.0, 7.0, 100.0]))
+def test_tenants_that_were_never_seen_do_not_keep_one_out(at_a_time: int, ahead_s: float) -> None:
+    """Each has one call, and there is always another."""
+    queue: FairQueue[int] = FairQueue()
+    queue.put(A, (0, INF), 0, 0)
+    queue.put(B, (0, INF), 1, 1)
+    queue.charge(A, ahead_s)
+    passed = 0
+    for serial in range(2, 500):
+        queue.put(TenantName(str(serial)), (0, INF), serial, serial)
+        if len(queue) < at_a_time + 2:
+            continue
+        tenant, _ = taken(queue)
+        if tenant == A:
+            break
+        queue.charge(tenant, 1.0)
+        passed += 1
+    assert passed <= 1  # B, which has had less
 
 
 def test_a_weight_must_be_above_zero() -> None:
