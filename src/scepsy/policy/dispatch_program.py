@@ -209,9 +209,14 @@ class ByProgram:
             self._send(now_s, call, replica, found)
 
     def _first(self) -> Waiting:
-        """Who is due first, of the tenant whose calls wait that was served least."""
+        """Who is due first, of the tenant for which a replica is kept, or that was served least."""
         tenants = self._bounds.tenants
-        name = next(iter(tenants)) if len(tenants) == 1 else min(tenants, key=self._door.served)
+        if self._reserved is not None and self._reserved[0].is_waiting:
+            name = self.settings.tenant(self._reserved[0].view)
+        elif len(tenants) == 1:
+            (name,) = tenants
+        else:
+            name = min(tenants, key=self._door.served)
         return self._bounds.first(name)
 
     def _push_out(self, replica: Replica, need_tokens: int) -> None:
