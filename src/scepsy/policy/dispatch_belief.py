@@ -231,6 +231,8 @@ class Replica:
 
     def push_out(self, need_tokens: int) -> None:
         """Let a call be taken on, by taking claims on host memory, the oldest first."""
+        if self.takes_on(need_tokens):
+            return
         for context in (*self.host, *self.idle):
             if self.takes_on(need_tokens):
                 return

@@ -62,7 +62,7 @@ class Waiting:
 
     __slots__ = (
         "arrived_s", "begin_by_s", "cached_tokens", "cold_s", "context", "due_s", "is_computing",
-        "is_tried", "is_waiting", "is_warm", "live", "marks", "means",
+        "is_due", "is_tried", "is_waiting", "is_warm", "live", "marks", "means",
         "need_tokens", "place", "replica", "serial", "turn_s", "view",
     )  # fmt: skip
 
@@ -84,6 +84,7 @@ class Waiting:
         self.place = Place.DOOR
         self.replica: Replica | None = None  # where it was sent
         self.is_waiting = True
+        self.is_due = False  # and nobody of its tenant passes it
         self.is_tried = False  # at the door, on all replicas
         self.is_warm = False  # sent to its context
         self.is_computing = False

@@ -69,8 +69,6 @@ class Door:
         now_s: float,
         changed: Collection[Replica],
         shared_tokens: float,
-        *,
-        is_due_passed: bool = False,
     ) -> Iterator[tuple[Waiting, Replica]]:
         """Who goes, and where to; each must be sent before the next is asked for.
 
@@ -80,20 +78,19 @@ class Door:
             now_s: when.
             changed: where more may fit than when this was asked last.
             shared_tokens: of prompts, that count once for all calls of a replica.
-            is_due_passed: whether others go after one that is due and does not fit.
         """
         tried: list[Waiting] = []
         put_back: list[tuple[TenantName, Entry[Waiting]]] = []
         for tenant in self._queue.order():
             yield from self._due_of(tenant, now_s, tried)
-            if tried and not is_due_passed:
+            if tried:
                 break
             if self._is_same and fit_nowhere(self._tried, changed, shared_tokens):
                 return
             yield from self._first_of(tenant, now_s, put_back)
             if len(put_back) == _LOOKED_AT:
                 break
-        is_held_up = bool(tried) and not is_due_passed
+        is_held_up = bool(tried)
         for tenant, entry in put_back:
             self._queue.put_back(tenant, entry)
             tried.append(entry[2])
@@ -110,6 +107,8 @@ class Door:
     ) -> Iterator[tuple[Waiting, Replica]]:
         """Who is due, up to one that does not fit: it is added to those that were tried."""
         while (call := self._due(tenant, now_s)) is not None:
+            if not call.is_due:  # it does not wait for room in host memory any more
+                call.is_due, call.is_tried = True, False
             replica = self._place(now_s, call)
             if replica is None:
                 tried.append(call)

@@ -205,7 +205,7 @@ class ByProgram:
             replica.revoke(call.need_tokens, self._room(replica), call.context)
             self._changed[replica] = None
             if call.context is None:
-                self._push_out(replica, call.need_tokens)
+                replica.push_out(call.need_tokens)
             self._send(now_s, call, replica, found)
 
     def _first(self) -> Waiting:
@@ -218,17 +218,6 @@ class ByProgram:
         else:
             name = min(tenants, key=self._door.served)
         return self._bounds.first(name)
-
-    def _push_out(self, replica: Replica, need_tokens: int) -> None:
-        """Make room in host memory: contexts in gaps lose it, then those of who came last."""
-        replica.push_out(need_tokens)
-        for call_id in reversed(tuple(replica.waiting)):
-            if replica.takes_on(need_tokens):
-                return
-            call = self._waiting.get(call_id)
-            if call is not None and call.place is Place.REPLICA and call.context is not None:
-                self._contexts.unwant(call.context)
-                self._to_door(call)
 
     def _serve_contexts(self, now_s: float, replica: Replica, found: list[Dispatch]) -> None:
         """Calls whose context is on a replica, first come first, as far as they fit."""
@@ -254,11 +243,9 @@ class ByProgram:
     def _serve_door(self, now_s: float, found: list[Dispatch]) -> None:
         """By the door's order, of the first those that fit."""
         shared_tokens = self._estimates.all_shared_tokens
-        # Where host memory is what a call that is due waits for, others may go.
-        is_due_passed = self._capacity is not None and self._capacity.host_tokens > 0
-        for call, replica in self._door.fitting(
-            now_s, self._changed, shared_tokens, is_due_passed=is_due_passed
-        ):
+        for call, replica in self._door.fitting(now_s, self._changed, shared_tokens):
+            if call.is_due:
+                replica.push_out(call.need_tokens)
             self._send(now_s, call, replica, found)
 
     def _place(self, now_s: float, call: Waiting) -> Replica | None:
@@ -267,7 +254,8 @@ class ByProgram:
         among = self._among(call)
         if self._reserved is not None:
             among = [replica for replica in among if replica is not self._reserved[1]]
-        if settings.admits and self._capacity is not None and self._capacity.host_tokens:
+        has_host = self._capacity is not None and self._capacity.host_tokens > 0
+        if settings.admits and has_host and not call.is_due:
             among = [replica for replica in among if replica.takes_on(call.need_tokens)]
         shared_tokens = self._estimates.all_shared_tokens
         need_tokens = call.need_tokens + shared_tokens if settings.admits else -_INF

@@ -157,7 +157,7 @@ def test_a_client_that_leaves_gives_up_what_it_waited_for() -> None:
     assert not dispatcher.is_live("0/r")
 
 
-def test_who_is_overdue_takes_the_room_of_who_came_last() -> None:
+def test_who_is_due_takes_the_room_in_host_memory_of_who_is_in_a_gap() -> None:
     settings = Settings(patience=0.0, least_bound_s=1.0, fill_fraction=1.0)
     dispatcher = ByProgram(settings)
     capacity = replace(CAPACITY, kv_tokens=3000, host_tokens=2020)
@@ -168,13 +168,12 @@ def test_who_is_overdue_takes_the_room_of_who_came_last() -> None:
     assert sent(dispatcher, 10.0) == ["9/0"]
     dispatcher.arrived(10.5, a_call(2, tokens=1000))
     assert sent(dispatcher, 10.5) == []  # the GPU has room for it, both memories have not
-    for execution in (0, 1):
-        dispatcher.arrived(11.0 + execution, a_call(execution, 1, tokens=1500))
-    assert sent(dispatcher, 12.0) == []
+    dispatcher.arrived(10.5, a_call(0, 1, tokens=1500))
+    assert sent(dispatcher, 11.25) == []
     assert dispatcher.is_live("0/r")
     assert dispatcher.is_live("1/r")
 
-    assert dispatcher.next_s == 10.5 + settings.revoke_ratio * 1.0
-    assert sent(dispatcher, 12.5)[0] == "2/0"
-    assert dispatcher.is_live("0/r")
+    assert dispatcher.next_s == 10.5 + 1.0
+    assert "2/0" in sent(dispatcher, 11.5)
+    assert dispatcher.is_live("0/r")  # its call waits for it
     assert not dispatcher.is_live("1/r")
