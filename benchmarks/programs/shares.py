@@ -73,9 +73,13 @@ class Shares:
         return max((pair.largest_s for pair in self.pairs.values()), default=0.0)
 
     @property
-    def bound_s(self) -> float:
-        """What the order at the door leaves room for. It counts work when that is done, so who has
-        had less may get ahead by all that it has in flight at a time."""
+    def in_flight_s(self) -> float:
+        """What one tenant has in flight at a time, at most.
+
+        An order that counts work when it is done lets who has had less get ahead by that: so two
+        tenants come apart by at most twice that where every call waits for its turn. Calls that go
+        on where their context is do not, and come on top.
+        """
         most_s = 0.0
         for changes in self.flights.values():
             most_s = max(most_s, *accumulate(work_s for _, work_s in sorted(changes)))

@@ -5,7 +5,7 @@ of the third with most calls, the next, and the one with fewest. Load is the GPU
 for, if nothing is computed twice and eight calls decode at a time, over what there is. An execution
 is in time if it takes at most 1.5 times what it would take so without waiting; of those that are
 late it is told where their time went. How far tenants' service comes apart while two of them wait
-at the dispatcher is told beside what an order by service that is known at the end of calls allows.
+at the dispatcher is told beside what one of them has in flight at a time.
 """
 
 import argparse
@@ -55,8 +55,8 @@ class Attained:
     apart_s: float
     """The largest difference in service, in seconds of a replica, of two tenants while both wait
     at the dispatcher; 0 where calls do not wait there."""
-    apart_bound_s: float
-    """What an order by service that is known when calls end leaves room for."""
+    in_flight_s: float
+    """What one tenant has at a time, at most: ``Shares.in_flight_s``."""
     late: tuple[Spent, ...]
     """Executions that were."""
 
@@ -143,7 +143,7 @@ def _figures(
         slowdown_by_tenant={tenant: round(fmean(slow[tenant]), 3) for tenant in sorted(slow)},
         slowdown_p99=percentile(every, 0.99),
         apart_s=noting.shares.largest_s,
-        apart_bound_s=noting.shares.bound_s,
+        in_flight_s=noting.shares.in_flight_s,
         late=tuple(late),
     )
 
@@ -170,7 +170,7 @@ def main() -> None:
                 lines.write(line + "\n")
             print(line, flush=True)
             told = f"{got.in_time:.1%} in time, of light ones {got.light_in_time:.1%}"
-            apart = f"{got.apart_s:.1f} s apart (bound {got.apart_bound_s:.1f} s)"
+            apart = f"{got.apart_s:.1f} s apart ({got.in_flight_s:.1f} s in flight)"
             print(f"{name} seed {seed}: {told}, {apart}", file=sys.stderr, flush=True)
 
 

@@ -380,7 +380,7 @@ def test_in_overload_tenants_that_wait_get_their_shares_but_for_what_is_under_wa
         work_s(CAPACITY, each.view, each.result) / weights.get(each.view.tenant, 1.0)
         for each in calls
     )
-    assert shares.largest_s <= 2 * (shares.bound_s + call_s) + 1e-6
+    assert shares.largest_s <= 2 * (shares.in_flight_s + call_s) + 1e-6
 
 
 @given(st.integers(2, 4), st.sampled_from([1.25, 1.5, 3.0]))

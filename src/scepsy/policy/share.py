@@ -3,7 +3,7 @@
 Of the tenants whose calls wait, the one goes first that was served least for its weight; who was
 idle for a while has saved up nothing, and who was never seen goes behind all that wait: else ever
 new tenants would keep out one. So what tenants have had since both wait differs by at most twice
-what one of them may have under way, however many calls they have.
+what one of them may have under way, a call more included, however many calls they have.
 
 Of one tenant's calls, those of the lowest level go first, and of those who must begin soonest to be
 in time. Who cannot be any more has lost that place.
