@@ -32,7 +32,7 @@ def counted(history: list[tuple[float, How, float]], levels: int = 2) -> Counts:
         node = Counts(GAP_GRID, PRIOR, node)
     assert node is not None
     for value, how, weight in history:
-        node.left(value, how, weight)
+        (node.left if weight > 0 else node.did_not_leave)(value, how)
     return node
 
 

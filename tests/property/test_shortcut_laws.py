@@ -47,8 +47,32 @@ def test_free_room_is_what_is_neither_used_nor_claimed(steps: list[tuple[int, in
         for need_tokens in range(1, 4_000, 50):
             used_tokens = replica.running_tokens + replica.claimed_tokens + need_tokens
             fits = used_tokens <= 3_600 and len(replica.running) < CAPACITY.seqs
-            assert replica.fits(need_tokens, 3_600.0) == fits
             assert (need_tokens <= replica.free_tokens) == fits
+
+
+@given(st.lists(st.integers(1, 500), max_size=8), st.integers(1, 3_000), st.integers(0, 8))
+@settings(max_examples=100, deadline=None)
+def test_claims_are_taken_from_the_oldest_on_until_a_call_fits(
+    claimed: list[int], need_tokens: int, spared: int
+) -> None:
+    replica = Replica(ReplicaName("r"), CAPACITY)
+    replica.start(0.0, "first", Call(400), 1.0)
+    kept = [Context() for _ in claimed]
+    for context, tokens in zip(kept, claimed, strict=True):
+        context.tokens = tokens
+        replica.keep(context)
+        replica.claim(context, 9.0)
+    without = kept[spared] if spared < len(kept) else None
+    replica.revoke(need_tokens, 3_600.0, without)
+    others = [context for context in kept if context is not without]
+    left = [context.claim_until_s >= 0 for context in others]
+    assert left == sorted(left)
+    assert without is None or without.claim_until_s >= 0
+    held = sum(context.tokens for context in kept if context.claim_until_s >= 0)
+    assert (replica.claimed_tokens, replica.used_tokens) == (held, 400 + held)
+    assert 400 + held + need_tokens <= 3_600 or not any(left)
+    last = next((context.tokens for context in reversed(others) if context.claim_until_s < 0), 0)
+    assert last == 0 or 400 + held + last + need_tokens > 3_600
 
 
 def sent(chosen: Settings, seed: int, ahead_s: float = 0.0) -> list[tuple[str, str]]:

@@ -130,18 +130,11 @@ class Replica:
         self._trust = 1.0
         self._claimed_last = claimed_last
 
-    def fits(self, need_tokens: int, room_tokens: float) -> bool:
-        """Whether a call may run here, of which so much counts, where there is so much room.
+    def could_fit(self, need_tokens: int, room_tokens: float) -> bool:
+        """Whether a call might run here, of which so much counts, if no context had a claim.
 
         A replica on which nothing runs takes any call.
         """
-        if not self.running:
-            return True
-        used = self.used_tokens + need_tokens
-        return used <= room_tokens and len(self.running) < self.seqs
-
-    def could_fit(self, need_tokens: int, room_tokens: float) -> bool:
-        """The same if no context had a claim."""
         if not self.running:
             return True
         used = self.running_tokens + need_tokens
@@ -223,11 +216,18 @@ class Replica:
 
     def revoke(self, need_tokens: int, room_tokens: float, spared: Context | None) -> None:
         """Let a call that could fit do so, by taking claims from the oldest on."""
-        for context in tuple(self.idle):
-            if self.fits(need_tokens, room_tokens):
-                return
-            if context is not spared:
-                self.unclaim(context)
+        if not self.running:
+            return
+        used_tokens = self.used_tokens + need_tokens
+        for context in self.idle:
+            if used_tokens <= room_tokens:
+                break
+            if context.claim_until_s >= 0 and context is not spared:
+                context.claim_until_s = -1.0
+                context.turn += 1
+                used_tokens -= context.tokens
+        self.claimed_tokens = used_tokens - need_tokens - self.running_tokens
+        self._weigh()
 
     def push_out(self, need_tokens: int) -> None:
         """Let a call be taken on, by taking claims on host memory, the oldest first."""

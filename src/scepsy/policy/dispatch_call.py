@@ -30,6 +30,10 @@ class Place(Enum):
     GONE = 3
 
 
+DOOR, REPLICA, SENT = Place.DOOR, Place.REPLICA, Place.SENT
+"""To look a member up in its class takes as long as a call of a function, or two."""
+
+
 class Live:
     """An execution that may call again."""
 
@@ -81,7 +85,7 @@ class Waiting:
             live.deadline_s = view.hints.deadline_s
         self.begin_by_s = live.deadline_s  # or its execution is late in any case
         self.due_s = float("inf")  # when it goes before all others
-        self.place = Place.DOOR
+        self.place = DOOR
         self.replica: Replica | None = None  # where it was sent
         self.is_waiting = True
         self.is_due = False  # and nobody of its tenant passes it
@@ -92,14 +96,14 @@ class Waiting:
 
 def as_arrived(call: CallView, stage: Stage) -> CallArrived:
     """What the table of programs is told."""
-    return CallArrived(call.execution, stage, call.prompt_tokens, call.tenant, hints=call.hints)
+    return CallArrived(call.execution, stage, call.prompt_tokens, call.tenant, None, call.hints)
 
 
 def as_ended(call: CallView, stage: Stage, result: CallResult) -> CallEnded:
     """What the table of programs is told."""
     output_tokens = result.output_tokens
     kv_tokens = call.prompt_tokens + output_tokens
-    return CallEnded(call.execution, stage, output_tokens, kv_tokens, tool=result.tool)
+    return CallEnded(call.execution, stage, output_tokens, kv_tokens, 0.0, result.tool)
 
 
 def work_s(capacity: Capacity, call: CallView, result: CallResult) -> float:

@@ -17,14 +17,14 @@ _CONTEXTS = 4
 """Of one execution that are remembered."""
 
 
-def match(live: Live, call: CallView) -> Context | None:
-    """The context that has most of a prompt."""
+def match(live: Live, call: CallView) -> tuple[Context | None, int]:
+    """The context that has most of a prompt, and how many of its blocks."""
     best, most = None, 0
     for context in live.contexts:
         blocks = context.shared_blocks(call.prefix_blocks)
         if blocks > most and context.replica is not None:
             best, most = context, blocks
-    return best
+    return best, most
 
 
 class Contexts:
@@ -106,7 +106,8 @@ class Contexts:
             live.contexts.append(context)
             if len(live.contexts) > _CONTEXTS:
                 self.drop(live.contexts.pop(0))
-        replica.release(context)
+        else:
+            replica.release(context)
         context.tokens = tokens
         context.remember(len(call.view.prefix_blocks), call.marks)
         replica.keep(context)

@@ -7,7 +7,7 @@ behind them that is smaller would pass them for ever.
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 from scepsy.policy.dispatch_belief import Replica
-from scepsy.policy.dispatch_call import Place, Waiting
+from scepsy.policy.dispatch_call import DOOR, Waiting
 from scepsy.policy.dispatch_place import fit_nowhere
 from scepsy.policy.program import TenantName
 from scepsy.policy.share import Entry, FairQueue, Rank
@@ -40,6 +40,8 @@ class Door:
         self._is_limited = is_limited
         self._tried: list[Waiting] = []
         """First when it was last looked at. All that changed since is known to those alone."""
+        self._least_tokens = 0
+        """The least that any of them needs."""
         self._is_same = False
         """They are still the first."""
         self._last: tuple[Rank, int] | None = None
@@ -47,7 +49,7 @@ class Door:
 
     def put(self, tenant: TenantName, rank: Rank, call: Waiting) -> None:
         """A call waits here."""
-        call.place, call.is_tried = Place.DOOR, False
+        call.place, call.is_tried = DOOR, False
         self._queue.put(tenant, rank, call.serial, call)
         if self._last is None or not self._queue.is_steady or (rank, call.serial) < self._last:
             self._is_same = False
@@ -85,7 +87,7 @@ class Door:
             yield from self._due_of(tenant, now_s, tried)
             if tried:
                 break
-            if self._is_same and fit_nowhere(self._tried, changed, shared_tokens):
+            if self._is_same and fit_nowhere(self._least_tokens + shared_tokens, changed):
                 return
             yield from self._first_of(tenant, now_s, put_back)
             if len(put_back) == _LOOKED_AT:
@@ -99,6 +101,7 @@ class Door:
         for call in tried:
             call.is_tried = True
         self._tried = tried
+        self._least_tokens = min((call.need_tokens for call in tried), default=0)
         self._is_same = not is_held_up and self._queue.is_steady and self._is_limited
         self._last = put_back[-1][1][:2] if len(put_back) == _LOOKED_AT else None
 
@@ -124,7 +127,7 @@ class Door:
             if entry is None:
                 return
             call = entry[2]
-            if call.place is not Place.DOOR:
+            if call.place is not DOOR:
                 continue
             replica = self._place(now_s, call)
             if replica is None:

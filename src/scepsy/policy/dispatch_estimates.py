@@ -15,6 +15,7 @@ _FIRST_WEIGHT = 0.02
 _MANY = 5.0
 """Calls of an execution from which on it is one of many."""
 _MOST_KEYS = 4096
+_INF = float("inf")
 
 
 class Estimates:
@@ -54,16 +55,17 @@ class Estimates:
         shared_tokens = means.shared_of(prompt_tokens)
         call.need_tokens = max(1, prompt_tokens + int(means.output_tokens) - shared_tokens)
         call.cold_s = capacity.prefill_s(prompt_tokens, shared_tokens)
-        answer_s = means.output_tokens * capacity.decode_s
-        call.begin_by_s = call.live.deadline_s - call.cold_s - answer_s
+        call.begin_by_s = deadline_s = call.live.deadline_s
+        if deadline_s < _INF:
+            answer_s = means.output_tokens * capacity.decode_s
+            call.begin_by_s = deadline_s - call.cold_s - answer_s
         return call.cold_s
 
-    def at_context(self, call: Waiting, context: Context) -> Replica:
-        """The same, and what it finds, where its context is: on the replica that is given."""
+    def at_context(self, call: Waiting, context: Context, blocks: int) -> Replica:
+        """The same where its context is, that has some blocks of it: on the replica given."""
         view, replica = call.view, context.replica
         assert replica is not None
         self.at_door(call, replica.capacity)
-        blocks = context.shared_blocks(view.prefix_blocks)
         call.cached_tokens = min(blocks * replica.capacity.block_tokens, view.prompt_tokens - 1)
         if context.calls:  # another call that extends it runs: what both have is held
             call.need_tokens = max(1, call.need_tokens - call.cached_tokens)

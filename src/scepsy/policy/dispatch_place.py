@@ -1,6 +1,6 @@
 """Which of several replicas a call goes to."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from scepsy.policy.dispatch_belief import Replica
 from scepsy.policy.dispatch_call import Waiting
@@ -23,7 +23,8 @@ def soonest(now_s: float, need_tokens: float, replicas: Iterable[Replica]) -> Re
     for replica in replicas:
         if replica.free_tokens < need_tokens:
             continue
-        begins_s = max(replica.busy_until_s, now_s)
+        busy_s = replica.busy_until_s
+        begins_s = busy_s if busy_s > now_s else now_s
         if begins_s <= least_s:
             calls, used_tokens = len(replica.running), replica.used_tokens
             if (
@@ -35,21 +36,10 @@ def soonest(now_s: float, need_tokens: float, replicas: Iterable[Replica]) -> Re
     return best
 
 
-def fit_nowhere(
-    calls: Iterable[Waiting], replicas: Iterable[Replica], shared_tokens: float
-) -> bool:
-    """Whether none of the calls has room where there may be more now.
-
-    Args:
-        calls: those that had none when they were tried last.
-        replicas: where there may be more since.
-        shared_tokens: of prompts, that count once for all calls of a replica.
-    """
-    free_tokens = -_INF
-    for replica in replicas:
-        free_tokens = max(free_tokens, replica.free_tokens)
-    for call in calls:
-        if call.need_tokens + shared_tokens <= free_tokens or call.context is not None:
+def fit_nowhere(need_tokens: float, replicas: Iterable[Replica]) -> bool:
+    """Whether none of the replicas has so much room."""
+    for replica in replicas:  # noqa: SIM110 - there are few: a generator takes longer
+        if replica.free_tokens >= need_tokens:
             return False
     return True
 
@@ -60,17 +50,24 @@ def emptiest(replicas: Iterable[Replica]) -> Replica:
 
 
 def without_claims(
-    call: Waiting, replicas: Iterable[Replica], room: Callable[[Replica], float]
+    call: Waiting, replicas: Iterable[Replica], shared_tokens: float
 ) -> Replica | None:
     """Where an overdue call fits if claims give way: at its context, or with fewest of them."""
-    best, best_key = None, (_INF, _INF)
+    best, least_tokens, least_s = None, _INF, _INF
+    need_tokens = call.need_tokens
     own = None if call.context is None else call.context.replica
     for replica in replicas:
-        need_tokens, room_tokens = call.need_tokens, room(replica)
-        if replica.could_fit(need_tokens, room_tokens):
-            used_tokens = replica.running_tokens + replica.claimed_tokens + need_tokens
-            in_the_way = 0.0 if replica is own else 1.0 + max(0.0, used_tokens - room_tokens)
-            key = (in_the_way, replica.busy_until_s)
-            if key < best_key:
-                best, best_key = replica, key
+        free_tokens = replica.room_tokens - shared_tokens - need_tokens
+        calls = len(replica.running)
+        if calls and (replica.running_tokens > free_tokens or calls >= replica.seqs):
+            continue  # ``could_fit``, at a third of its cost
+        in_the_way = replica.used_tokens - free_tokens
+        if replica is own:
+            in_the_way = -1.0
+        elif in_the_way < 0.0:
+            in_the_way = 0.0
+        if in_the_way < least_tokens or (
+            in_the_way == least_tokens and replica.busy_until_s < least_s
+        ):
+            best, least_tokens, least_s = replica, in_the_way, replica.busy_until_s
     return best

@@ -13,7 +13,16 @@ from scepsy.model.execution import ExecutionId, ReplicaName
 from scepsy.policy.dispatch import CallResult, Capacity, Dispatch
 from scepsy.policy.dispatch_belief import Context, Replica
 from scepsy.policy.dispatch_bound import Bounds
-from scepsy.policy.dispatch_call import Place, Waiting, as_arrived, as_ended, work_s
+from scepsy.policy.dispatch_call import (
+    DOOR,
+    REPLICA,
+    SENT,
+    Place,
+    Waiting,
+    as_arrived,
+    as_ended,
+    work_s,
+)
 from scepsy.policy.dispatch_contexts import Contexts, match
 from scepsy.policy.dispatch_door import Door
 from scepsy.policy.dispatch_estimates import Estimates
@@ -100,11 +109,11 @@ class ByProgram:
         live.calls += 1
         self._waiting[call.id] = found = Waiting(call, live, means, now_s, next(self._serial))
         of_many = self._estimates.goes_on(call, is_first=is_first)
-        found.context = match(live, call) if self.settings.routes else None
-        if found.context is None or not self._contexts.want(found.context):
+        context, blocks = match(live, call) if self.settings.routes else (None, 0)
+        if context is None or not self._contexts.want(context):
             self._to_door(found)
         else:
-            self._to_context(found, found.context)
+            self._to_context(found, context, blocks)
         self._bounds.add(now_s, found, len(self._replicas), of_many=of_many)
 
     def first_token(self, now_s: float, call: CallView) -> None:
@@ -197,7 +206,7 @@ class ByProgram:
                 return
             is_new = self._reserved is None
             among = self._replicas.values() if is_new else self._changed
-            replica = without_claims(call, among, self._room)
+            replica = without_claims(call, among, self._estimates.all_shared_tokens)
             if replica is None:
                 if self._reserved is None:
                     self._reserved = call, emptiest(self._replicas.values())
@@ -226,7 +235,7 @@ class ByProgram:
             return
         while waiting:
             call = self._waiting.get(waiting[0])
-            if call is None or call.place is not Place.REPLICA:
+            if call is None or call.place is not REPLICA:
                 waiting.popleft()
                 continue
             context = call.context
@@ -276,7 +285,7 @@ class ByProgram:
         self._sent[view.id] = call
         if self._reserved is not None and self._reserved[0] is call:
             self._give_up_reserved()
-        call.place, call.replica, call.is_warm = Place.SENT, replica, False
+        call.place, call.replica, call.is_warm = SENT, replica, False
         cached, load_s = call.means.shared_of(view.prompt_tokens), 0.0
         if context is not None and context.replica is replica:
             cached = call.cached_tokens
@@ -298,10 +307,10 @@ class ByProgram:
 
     # ---- Calls and executions
 
-    def _to_context(self, call: Waiting, context: Context) -> None:
+    def _to_context(self, call: Waiting, context: Context, blocks: int) -> None:
         """It goes to the replica that has its context, when there is room for the rest of it."""
-        replica = self._estimates.at_context(call, context)
-        call.place = Place.REPLICA
+        replica = self._estimates.at_context(call, context, blocks)
+        call.context, call.place = context, REPLICA
         replica.waiting.append(call.view.id)
         self._changed[replica] = None
 
@@ -317,7 +326,7 @@ class ByProgram:
     def _leave_queue(self, call: Waiting) -> None:
         del self._waiting[call.view.id]
         self._bounds.leave(call, is_last=not self._waiting)
-        if call.place is Place.DOOR:
+        if call.place is DOOR:
             self._door.left()
 
     def _leave_replica(self, now_s: float, call: CallView) -> Waiting | None:

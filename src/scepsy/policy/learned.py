@@ -73,7 +73,7 @@ class Learned:
         self._new_tokens.use(gap_key(program)).left(max(0, new_tokens), How.RETURNED)
         steps = self._steps.use((program.workflow,))
         if program.steps:
-            steps.left(program.steps, How.UNSEEN, -1.0)
+            steps.did_not_leave(program.steps, How.UNSEEN)
         steps.left(program.steps + 1, How.UNSEEN)
 
     def answered(self, program: Program, stage: Stage, output_tokens: int, *, alone: bool) -> None:
@@ -118,7 +118,7 @@ class Learned:
         """The execution is over, or (unseen) no longer looked at."""
         if how is not How.UNSEEN and program.steps:
             steps = self._steps.use((program.workflow,))
-            steps.left(program.steps, How.UNSEEN, -1.0)
+            steps.did_not_leave(program.steps, How.UNSEEN)
             steps.left(program.steps, How.RETURNED)
 
     # What comes.

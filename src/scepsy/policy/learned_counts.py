@@ -99,12 +99,12 @@ class Counts:
         "_parent_at",
         "_prior",
         "counts",
+        "fades_at",
         "going_on",
         "is_recent_until",
         "key",
         "parent",
         "seen",
-        "weight",
     )
 
     def __init__(self, grid: Grid, prior: Curve, parent: "Counts | None") -> None:
@@ -113,22 +113,33 @@ class Counts:
         self._bins = grid.bins + 1
         self.counts = array("d", bytes(8 * self._bins * len(How)))
         """By how they left, then by bin."""
-        self.weight = 0.0
-        """Their sum."""
         self.key: Key = ()
         self.is_recent_until = 0
         """Of those used, it is among the last until that use."""
         self.seen = 0
         """Changes so far, faded or not."""
+        self.fades_at = MOST_WAITS
+        """Beyond so many, the sum of its counts is above ``MOST_WAITS``."""
         self.going_on: dict[float, int] = {}
         """Waits, by the step of time in which they began."""
         self._curve: Curve | None = None
         self._made_at = self._parent_at = 0
         self._open_s = 0.0
 
-    def left(self, value: float, how: How, weight: float = 1.0) -> None:
-        """A wait left after ``value``; with weight -1, one that was counted so did not."""
-        self._count(self._grid.bin(value), how, weight, None)
+    def left(self, value: float, how: How) -> None:
+        """A wait left after ``value``."""
+        self._count(self._grid.bin(value), how, None)
+
+    def did_not_leave(self, value: float, how: How) -> None:
+        """One that was counted so did not, after all."""
+        i = self._grid.bin(value) + how * self._bins
+        node: Counts | None = self
+        while node is not None:
+            counted = min(1.0, node.counts[i])
+            node.counts[i] -= counted
+            node.seen += 1
+            node.fades_at += 1.0 + counted
+            node = node.parent
 
     def began(self, at_s: float) -> None:
         """A wait begins that may go on for long."""
@@ -149,7 +160,7 @@ class Counts:
 
     def passed(self, at_s: float, value: float, how: How) -> None:
         """A wait that began then is over and left: ``over`` and ``left`` in one."""
-        self._count(self._grid.bin(value), how, 1.0, at_s // OPEN_STEP_S)
+        self._count(self._grid.bin(value), how, at_s // OPEN_STEP_S)
 
     def curve(self, now_s: float | None = None) -> Curve:
         """What the counts say; it lags behind the last few. Open waits count where time is told.
@@ -174,7 +185,7 @@ class Counts:
         """The curve as it was made last."""
         return self._curve or self.curve(now_s)
 
-    def _count(self, i: int, how: How, weight: float, step: float | None) -> None:
+    def _count(self, i: int, how: How, step: float | None) -> None:
         """A wait left in bin ``i``, that began in that step of time, here and above."""
         i += how * self._bins
         node: Counts | None = self
@@ -185,14 +196,9 @@ class Counts:
                     waits[step] = left
                 else:
                     del waits[step]
-            before = counts[i]
-            after = before + weight
-            if after < 0:
-                after = 0.0
-            counts[i] = after
-            node.weight += after - before
-            node.seen += 1
-            if node.weight > MOST_WAITS:
+            counts[i] += 1.0
+            node.seen = seen = node.seen + 1
+            if seen > node.fades_at:
                 node.fade()
             node = node.parent
 
@@ -210,7 +216,7 @@ class Counts:
         """Half as much was seen."""
         counts = np.frombuffer(self.counts)
         counts /= 2
-        self.weight = float(counts.sum())
+        self.fades_at = self.seen + MOST_WAITS - float(counts.sum())
 
     def _is_stale(self, now_s: float | None) -> bool:
         new = self.seen - self._made_at

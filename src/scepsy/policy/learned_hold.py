@@ -20,6 +20,7 @@ from scepsy.policy.program import Program
 AGES_S: tuple[float, ...] = (0.0, *(0.5 * 2.0**step for step in range(14)))
 """Ages at which an index may change: half a second to an hour, each twice the one before."""
 _AGES_S = np.array(AGES_S)
+_GIVEN_UP_S = (*AGES_S, AGES_S[-1])
 _IS_LATER = np.triu(np.ones((len(AGES_S), len(AGES_S)), dtype=bool), 1)
 _MOST_ASKED = 512
 """An index is made anew after four times as many questions as the last time, or after so many."""
@@ -71,7 +72,7 @@ def indices(forecast: Forecast) -> Sequence[float]:
 
 def _until(least: Sequence[float], price_per_s: float) -> float:
     """The first age at which an index is below a price, by its negated least value so far."""
-    return AGES_S[min(bisect_right(least, -price_per_s), len(AGES_S) - 1)]
+    return _GIVEN_UP_S[bisect_right(least, -price_per_s)]
 
 
 def _least_so_far(index: Sequence[float]) -> Sequence[float]:

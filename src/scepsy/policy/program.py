@@ -132,13 +132,14 @@ TABLE: Mapping[State, Mapping[Event, Step]] = {
 }
 
 _OVER = frozenset({_FINISHED, _ABANDONED})
-_ONLY: Mapping[Step, State] = {
-    step: next(iter(step))
-    for row in TABLE.values()
-    for step in row.values()
-    if isinstance(step, frozenset) and len(step) == 1
+_NEXT: Mapping[State, Mapping[Event, State | Refusal | None]] = {
+    state: {
+        event: step if isinstance(step, Refusal) else next(iter(step)) if len(step) == 1 else None
+        for event, step in row.items()
+    }
+    for state, row in TABLE.items()
 }
-"""Where only one state may follow."""
+"""The same table; None where several states may follow."""
 _ARRIVED, _STARTED = Event.CALL_ARRIVED, Event.CALL_STARTED
 _ENDED, _DROPPED = Event.CALL_ENDED, Event.CALL_DROPPED
 
@@ -230,9 +231,9 @@ class Program:
 
     def handle(self, event: Event) -> State | Refusal:
         """Take an event; give the state that follows, or why the event is refused."""
-        step = TABLE[self.state][event]
-        if isinstance(step, Refusal):
-            return step
+        found = _NEXT[self.state][event]
+        if isinstance(found, Refusal):
+            return found
         if event is _ARRIVED:
             self.waiting_calls += 1
         elif event is _ENDED:
@@ -250,8 +251,8 @@ class Program:
             return Refusal.CALLS_WAIT
         else:
             self._told(event)
-        self.state = _ONLY.get(step) or self._next(event)
-        return self.state
+        self.state = found = found or self._next(event)
+        return found
 
     def _told(self, event: Event) -> None:
         if event is Event.TOLD_FINISHED:
@@ -261,12 +262,11 @@ class Program:
             self.waiting_calls = self.running_calls = 0
 
     def _next(self, event: Event) -> State:
-        if event is Event.TIMED_OUT or event is Event.CLIENT_GONE:
-            return State.ABANDONED
-        if self.told_finished and not (self.waiting_calls or self.running_calls):
-            return State.FINISHED
-        if event is Event.PAUSED or (self.state is State.PAUSED and event is not Event.RESUMED):
-            return State.PAUSED
+        """Where several states may follow."""
+        if self.state is _PAUSED and event is not Event.RESUMED:
+            return _PAUSED if self.waiting_calls or not self.told_finished else _FINISHED
         if self.running_calls:
-            return State.RUNNING
-        return State.WAITING if self.waiting_calls else State.TOOL_GAP
+            return _RUNNING
+        if self.waiting_calls:
+            return _WAITING
+        return _FINISHED if self.told_finished else _GAP

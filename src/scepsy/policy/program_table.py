@@ -136,11 +136,11 @@ class Programs:
         program = self._live.get(call.execution)
         if program is None:
             return Refusal.UNKNOWN
-        is_alone = program.waiting_calls + program.running_calls == 1
         state = program.handle(_ENDED)
         if isinstance(state, Refusal):
             return state
         if not self.learned.of_gaps_alone:
+            is_alone = not program.calls_in_flight
             self.learned.answered(program, call.stage, call.output_tokens, alone=is_alone)
         program.output_tokens += call.output_tokens
         program.gpu_s += call.gpu_s
