@@ -73,9 +73,22 @@ def _results(half: str, runs: Sequence[Run], systems: Sequence[str]) -> str:
         f"**Task time of `{tables.BASE}` over that of the system**, geometric mean over the "
         "workloads (how many) at each pressure; more is better:",
         tables.over_workloads(cells, shown),
-        f"**Tails** over those of `{tables.FIRST_COME}`, the worst of all cells; less is better:",
-        tables.tails(cells, shown),
     ]
+    hosted = tables.with_host(cells)
+    if hosted:
+        parts += [
+            f"**Task time of `{tables.BASE}` without host memory** over that of the system with "
+            "it:",
+            tables.over_bare(cells, shown),
+        ]
+    bare = {name: cell for name, cell in cells.items() if name not in hosted}
+    for kind, some in (("without", bare), ("with", hosted)):
+        if some:
+            parts += [
+                f"**Tails** over those of `{tables.FIRST_COME}`, the worst of all cells {kind} "
+                "host memory; less is better:",
+                tables.tails(some, shown),
+            ]
     for name, cell in cells.items():
         ordered = {system: cell[system] for system in shown if system in cell}
         users = next(iter(ordered.values()))[0].users

@@ -1,5 +1,6 @@
 """Runs as tables in Markdown: means over seeds, with 95 % confidence intervals."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from math import exp, log
 
@@ -7,6 +8,8 @@ from benchmarks.paper.statistics import Mean, mean_of
 from benchmarks.programs.measure import Run, percentile
 
 BASE, FIRST_COME = "vllm-affinity", "fcfs"
+_WITH_HOST = f"{BASE}, with host memory"
+_HOST = re.compile(r"-host[\d.]+")
 
 Figure = Callable[[Run], float]
 
@@ -106,6 +109,22 @@ def over_workloads(
             shown.append(f"{_geometric([r.value for r in found]):.2f}" if whole else "")
         lines.append(f"| {system} | " + " | ".join(shown) + " |")
     return "\n".join(lines)
+
+
+def with_host(cells: dict[str, dict[str, list[Run]]]) -> dict[str, dict[str, list[Run]]]:
+    """Those in which engines offload KV to host memory."""
+    return {name: runs for name, runs in cells.items() if _HOST.search(name)}
+
+
+def over_bare(cells: dict[str, dict[str, list[Run]]], systems: Sequence[str]) -> str:
+    """As ``over_workloads``, over the base without host memory, of cells with it."""
+    found = {}
+    for name, runs in with_host(cells).items():
+        bare = cells.get(_HOST.sub("", name), {})
+        if BASE in bare:
+            found[name] = {system: own for system, own in runs.items() if system != BASE}
+            found[name] |= {_WITH_HOST: runs.get(BASE, []), BASE: bare[BASE]}
+    return over_workloads(found, [_WITH_HOST if each == BASE else each for each in systems])
 
 
 def tails(cells: dict[str, dict[str, list[Run]]], systems: Sequence[str]) -> str:

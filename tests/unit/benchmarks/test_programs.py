@@ -221,3 +221,17 @@ def test_systems_are_compared_seed_by_seed(tmp_path: Path, monkeypatch: pytest.M
     assert text.count("### On the `tuning` half") == 1
     assert text.endswith("The end.\n")
     assert "`coding`, tuning | 4 | 2.0" in text
+
+
+def test_cells_with_host_memory_are_compared_with_and_without_it() -> None:
+    def with_host(system: str, task_s: float) -> Run:
+        return replace(run_of(system, 0, task_s), scenario="swe-h100-4-1-host512")
+
+    bare = [run_of(tables.BASE, 0, 12.0), run_of("ours", 0, 9.0)]
+    cells = tables.by_cell([*bare, with_host(tables.BASE, 8.0), with_host("ours", 4.0)])
+    assert "| ours | 1.33 | 2.00 |" in tables.over_workloads(cells, [tables.BASE, "ours"])
+    table = tables.over_bare(cells, [tables.BASE, "ours"])
+    assert "| ours | 3.00 |" in table
+    assert f"| {tables.BASE}, with host memory | 1.50 |" in table
+    assert "swe" not in table.splitlines()[0]
+    assert list(tables.with_host(cells)) == ["swe-h100-4-1-host512"]
