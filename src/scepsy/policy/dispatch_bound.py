@@ -7,7 +7,7 @@ wait, or its own tenant's calls in turn with the others' if that is less, nothin
 from collections.abc import Collection
 from heapq import heappop, heappush
 
-from scepsy.policy.dispatch_call import Place, Waiting
+from scepsy.policy.dispatch_call import DOOR, Waiting
 from scepsy.policy.dispatch_settings import Settings
 from scepsy.policy.program import TenantName
 
@@ -89,7 +89,7 @@ class Bounds:
         if own is None:
             return None
         first = own.first()
-        return first if first.place is Place.DOOR and now_s >= first.due_s else None
+        return first if first.place is DOOR and now_s >= first.due_s else None
 
     def hard_s(self, call: Waiting) -> float:
         """When it goes before all others of its tenant, whatever that costs."""
