@@ -292,14 +292,15 @@ def test_no_call_is_passed_over_beyond_the_bound(
 def test_of_the_tenant_that_was_served_least_nobody_is_passed_over_beyond_the_bound(
     calls: list[MadeUp], chosen: Settings, replicas: int, host_tokens: int
 ) -> None:
-    """Who has waited for the bound, and longest of its tenant, goes within the time of one call:
-    if no tenant of whom calls wait was served less in the meantime."""
+    """Who has waited for the bound, and longest of its tenant, goes within the time of one call, or
+    of two where a replica was being emptied for another's: if no tenant of whom calls wait was
+    served less in the meantime."""
     chosen = replace(chosen, patience=0.0, shares=True)
     harness = Harness(calls, chosen, replicas, host_tokens)
     since: dict[int, float] = {}
     for now_s in harness.run():
         for number, since_s in since.items():
-            assert harness.sent_s.get(number, now_s) <= since_s + MOST_S + 1e-9
+            assert harness.sent_s.get(number, now_s) <= since_s + 2 * MOST_S + 1e-9
         waited = [at for at, sent_s in harness.sent_s.items() if sent_s == now_s]
         waited += harness.waiting
         door = harness.dispatcher._door

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scepsy.model.execution import ExecutionId, ReplicaName
@@ -67,6 +67,7 @@ def serve(dispatcher: ByProgram, now_s: float, call: CallView, tool: ToolName = 
     st.lists(st.tuples(st.integers(0, 5), st.integers(1, 90), st.integers(0, 40)), max_size=40),
     st.sampled_from([0.001, 0.05, 100.0]),
 )
+@settings(deadline=None)
 def test_without_host_memory_decisions_do_not_depend_on_what_it_would_cost(
     steps: list[tuple[int, int, int]], token_s: float
 ) -> None:
