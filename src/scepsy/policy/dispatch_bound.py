@@ -4,7 +4,7 @@ The bound of a call is set when it comes: a multiple of what it takes to serve i
 wait, or its own tenant's calls in turn with the others' if that is less, nothing of them cached.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from heapq import heappop, heappush
 
 from scepsy.policy.dispatch_call import DOOR, Waiting
@@ -53,10 +53,10 @@ class Bounds:
             replicas: that share the work.
             of_many: whether its execution should have many.
         """
-        settings, tenant = self._settings, self._settings.tenant(call.view)
-        own = self._tenants.get(tenant)
+        settings = self._settings
+        own = self._tenants.get(call.tenant)
         if own is None:
-            own = self._tenants[tenant] = _Own(settings.weights.get(tenant, 1.0))
+            own = self._tenants[call.tenant] = _Own(settings.weights.get(call.tenant, 1.0))
             self._weight += own.weight
         call.turn_s = call.cold_s
         own.calls += 1
@@ -64,24 +64,30 @@ class Bounds:
         self._backlog_s += call.turn_s
         in_turn_s = min(self._backlog_s, own.backlog_s * (self._weight / own.weight))
         ratio = settings.patience * (settings.many_ratio if of_many else 1.0)
-        call.due_s = now_s + (settings.least_bound_s + ratio * (in_turn_s / max(1, replicas)))
+        bound_s = settings.least_bound_s + ratio * (in_turn_s / max(1, replicas))
+        call.due_s = now_s + bound_s
+        call.hard_s = call.arrived_s + settings.revoke_ratio * (call.due_s - call.arrived_s)
         heappush(own.due, (call.due_s, call.serial, call))
 
     def leave(self, call: Waiting, *, is_last: bool) -> None:
         """It waits no longer, and maybe nobody else does."""
         call.is_waiting = False
-        tenant = self._settings.tenant(call.view)
-        own = self._tenants[tenant]
+        own = self._tenants[call.tenant]
         own.calls -= 1
         own.backlog_s -= call.turn_s
         self._backlog_s = 0.0 if is_last else self._backlog_s - call.turn_s
         if not own.calls:
-            del self._tenants[tenant]
+            del self._tenants[call.tenant]
             self._weight = 0.0 if is_last else self._weight - own.weight
 
     def first(self, tenant: TenantName) -> Waiting:
         """Who is due first of a tenant's calls that wait: there must be one."""
         return self._tenants[tenant].first()
+
+    def first_of_least(self, served: Callable[[TenantName], float]) -> Waiting:
+        """The same, of the tenant that was served least."""
+        tenants = self._tenants
+        return self.first(next(iter(tenants)) if len(tenants) == 1 else min(tenants, key=served))
 
     def due_at_door(self, tenant: TenantName, now_s: float) -> Waiting | None:
         """That one, if nobody may pass it at the door."""
@@ -91,16 +97,12 @@ class Bounds:
         first = own.first()
         return first if first.place is DOOR and now_s >= first.due_s else None
 
-    def hard_s(self, call: Waiting) -> float:
-        """When it goes before all others of its tenant, whatever that costs."""
-        return call.arrived_s + self._settings.revoke_ratio * (call.due_s - call.arrived_s)
-
     def next_s(self, now_s: float) -> float:
         """When a call that is first of its tenant's is due, or more than that; infinite: never."""
         next_s = float("inf")
         for own in self._tenants.values():
             first = own.first()
-            for at_s in (first.due_s, self.hard_s(first)):
+            for at_s in (first.due_s, first.hard_s):
                 if now_s < at_s < next_s:
                     next_s = at_s
         return next_s

@@ -65,9 +65,9 @@ class Waiting:
     """A call, from its arrival to its end."""
 
     __slots__ = (
-        "arrived_s", "begin_by_s", "cached_tokens", "cold_s", "context", "due_s", "is_computing",
-        "is_due", "is_tried", "is_waiting", "is_warm", "live", "marks", "means",
-        "need_tokens", "place", "replica", "serial", "turn_s", "view",
+        "arrived_s", "begin_by_s", "cached_tokens", "cold_s", "context", "due_s", "hard_s",
+        "is_computing", "is_due", "is_tried", "is_waiting", "is_warm", "live", "marks", "means",
+        "need_tokens", "place", "replica", "serial", "tenant", "turn_s", "view",
     )  # fmt: skip
 
     def __init__(
@@ -84,7 +84,9 @@ class Waiting:
         if view.hints.deadline_s is not None:
             live.deadline_s = view.hints.deadline_s
         self.begin_by_s = live.deadline_s  # or its execution is late in any case
-        self.due_s = float("inf")  # when it goes before all others
+        self.due_s = float("inf")  # when it goes before all others of its tenant
+        self.hard_s = float("inf")  # and when it does whatever that costs
+        self.tenant = view.tenant  # whose share it counts to
         self.place = DOOR
         self.replica: Replica | None = None  # where it was sent
         self.is_waiting = True

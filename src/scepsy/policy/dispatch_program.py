@@ -29,6 +29,7 @@ from scepsy.policy.dispatch_estimates import Estimates
 from scepsy.policy.dispatch_place import emptiest, soonest, without_claims
 from scepsy.policy.dispatch_settings import Settings
 from scepsy.policy.learned import LearnedGaps
+from scepsy.policy.program import NO_TENANT
 from scepsy.policy.program_table import Programs
 from scepsy.policy.route import CallView
 
@@ -108,6 +109,8 @@ class ByProgram:
         is_first = not live.calls and not live.has_begun
         live.calls += 1
         self._waiting[call.id] = found = Waiting(call, live, means, now_s, next(self._serial))
+        if not self.settings.shares:
+            found.tenant = NO_TENANT
         of_many = self._estimates.goes_on(call, is_first=is_first)
         context, blocks = match(live, call) if self.settings.routes else (None, 0)
         if context is None or not self._contexts.want(context):
@@ -133,7 +136,7 @@ class ByProgram:
         assert replica is not None
         live.has_begun = True
         self._estimates.ended(found, result)
-        self._door.charge(self.settings.tenant(call), work_s(replica.capacity, call, result))
+        self._door.charge(found.tenant, work_s(replica.capacity, call, result))
         self.programs.ended(as_ended(call, found.means.stage, result), now_s)
         if not live.is_over:
             tokens = call.prompt_tokens + result.output_tokens
@@ -202,7 +205,7 @@ class ByProgram:
             call = self._first()
             if self._reserved is not None and self._reserved[0] is not call:
                 self._give_up_reserved()
-            if self._reserved is None and now_s < self._bounds.hard_s(call):
+            if self._reserved is None and now_s < call.hard_s:
                 return
             is_new = self._reserved is None
             among = self._replicas.values() if is_new else self._changed
@@ -219,14 +222,9 @@ class ByProgram:
 
     def _first(self) -> Waiting:
         """Who is due first, of the tenant for which a replica is kept, or that was served least."""
-        tenants = self._bounds.tenants
         if self._reserved is not None and self._reserved[0].is_waiting:
-            name = self.settings.tenant(self._reserved[0].view)
-        elif len(tenants) == 1:
-            (name,) = tenants
-        else:
-            name = min(tenants, key=self._door.served)
-        return self._bounds.first(name)
+            return self._bounds.first(self._reserved[0].tenant)
+        return self._bounds.first_of_least(self._door.served)
 
     def _serve_contexts(self, now_s: float, replica: Replica, found: list[Dispatch]) -> None:
         """Calls whose context is on a replica, first come first, as far as they fit."""
@@ -321,7 +319,7 @@ class ByProgram:
             again_s = self._estimates.at_door(call, self._capacity)
         call.context = None
         rank = (self.settings.level(again_s) - view.hints.priority, call.begin_by_s)
-        self._door.put(self.settings.tenant(view), rank, call)
+        self._door.put(call.tenant, rank, call)
 
     def _leave_queue(self, call: Waiting) -> None:
         del self._waiting[call.view.id]

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from math import log
 
 from scepsy.errors import InputError
-from scepsy.policy.program import NO_TENANT, TenantName
-from scepsy.policy.route import CallView
+from scepsy.policy.program import TenantName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +53,3 @@ class Settings:
         if self.level_ratio <= 1 or work_s <= self.least_level_s:
             return 0
         return 1 + int(log(work_s / self.least_level_s) / log(self.level_ratio))
-
-    def tenant(self, call: CallView) -> TenantName:
-        """Whose share it counts to."""
-        return call.tenant if self.shares else NO_TENANT

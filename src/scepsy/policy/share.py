@@ -74,6 +74,11 @@ class FairQueue(Generic[ItemT]):
     def order(self) -> Collection[TenantName]:
         """Tenants of whom something waits, who was served least first."""
         waiting = self._waiting
+        if len(waiting) == 1:
+            ((name, sole),) = waiting.items()
+            if sole.heap:
+                self._least = max(self._least, sole.served)
+                return (name,)
         for name in [name for name, found in waiting.items() if not found.heap]:
             del waiting[name]
         names = sorted(waiting, key=self.served) if len(waiting) > 1 else tuple(waiting)

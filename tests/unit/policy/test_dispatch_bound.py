@@ -36,15 +36,15 @@ def test_a_bound_is_that_of_what_waits_and_the_first_that_is_due_is_told(
         work_s += work
         bound_s = 40 + 2 * (1.5 if of_many else 1) * work_s / 4
         assert call.due_s - number == pytest.approx(bound_s)
-        assert bounds.hard_s(call) - number == pytest.approx(chosen.revoke_ratio * bound_s)
+        assert call.hard_s - number == pytest.approx(chosen.revoke_ratio * bound_s)
         calls.append(call)
     (tenant,) = bounds.tenants
     while calls:
         first = bounds.first(tenant)
         assert first.due_s == min(call.due_s for call in calls)
         assert bounds.next_s(0.0) == first.due_s
-        assert bounds.next_s(first.due_s) == bounds.hard_s(first)
-        assert bounds.next_s(bounds.hard_s(first)) == INF
+        assert bounds.next_s(first.due_s) == first.hard_s
+        assert bounds.next_s(first.hard_s) == INF
         assert bounds.due_at_door(tenant, first.due_s - 0.5) is None
         assert bounds.due_at_door(tenant, first.due_s) is first
         first.place = Place.REPLICA
