@@ -119,10 +119,10 @@ def test_service_is_compared_while_two_tenants_wait() -> None:
     assert found.largest_s == 9.0
     found.served(other, 0.0, 4.0, 20.0)  # 20 s from there, 11 s from the start
     assert found.largest_s == 20.0
-    assert found.bound_s == 20.0
+    assert found.in_flight_s == 20.0
     found.goes(one)
     found.goes(other)
     found.goes(other)
     found.served(one, 5.0, 6.0, 50.0)  # neither waits
     assert found.largest_s == 20.0
-    assert found.bound_s == 50.0
+    assert found.in_flight_s == 50.0
