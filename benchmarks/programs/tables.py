@@ -97,17 +97,14 @@ def over_workloads(
     kinds: dict[str, list[dict[str, list[Run]]]] = {}
     for name, runs in cells.items():
         kinds.setdefault(name.partition("-")[2], []).append(runs)
-    lines = [
-        "| system | " + " | ".join(f"{kind} ({len(each)})" for kind, each in kinds.items()) + " |",
-        "|---|" + "---|" * len(kinds),
-    ]
-    for system in systems:
+    lines = ["| cells (workloads) | " + " | ".join(systems) + " |", "|---|" + "---|" * len(systems)]
+    for kind, each in kinds.items():
         shown = []
-        for each in kinds.values():
+        for system in systems:
             found = [ratio for runs in each if (ratio := faster(runs, system, base))]
             whole = len(found) == len(each)
             shown.append(f"{_geometric([r.value for r in found]):.2f}" if whole else "")
-        lines.append(f"| {system} | " + " | ".join(shown) + " |")
+        lines.append(f"| {kind} ({len(each)}) | " + " | ".join(shown) + " |")
     return "\n".join(lines)
 
 

@@ -209,7 +209,7 @@ def test_systems_are_compared_seed_by_seed(tmp_path: Path, monkeypatch: pytest.M
     ratio = tables.faster(cells["swe-h100-4-1"], "fcfs", tables.BASE)
     assert ratio is not None
     assert (ratio.value, ratio.half) == (pytest.approx(0.5), pytest.approx(0.0))
-    assert "| fcfs | 0.50 |" in tables.over_workloads(cells, [tables.BASE, "fcfs"])
+    assert "| h100-4-1 (1) | 1.00 | 0.50 |" in tables.over_workloads(cells, [tables.BASE, "fcfs"])
 
     monkeypatch.setattr(page, "PAGE", tmp_path / "page.md")
     begin = "<!-- {}: written by `python -m benchmarks.programs --page` -->\n"
@@ -229,9 +229,12 @@ def test_cells_with_host_memory_are_compared_with_and_without_it() -> None:
 
     bare = [run_of(tables.BASE, 0, 12.0), run_of("ours", 0, 9.0)]
     cells = tables.by_cell([*bare, with_host(tables.BASE, 8.0), with_host("ours", 4.0)])
-    assert "| ours | 1.33 | 2.00 |" in tables.over_workloads(cells, [tables.BASE, "ours"])
+    table = tables.over_workloads(cells, [tables.BASE, "ours"])
+    assert "| h100-4-1 (1) | 1.00 | 1.33 |" in table
+    assert "| h100-4-1-host512 (1) | 1.00 | 2.00 |" in table
     table = tables.over_bare(cells, [tables.BASE, "ours"])
-    assert "| ours | 3.00 |" in table
-    assert f"| {tables.BASE}, with host memory | 1.50 |" in table
-    assert "swe" not in table.splitlines()[0]
+    assert (
+        table.splitlines()[0] == f"| cells (workloads) | {tables.BASE}, with host memory | ours |"
+    )
+    assert table.splitlines()[2:] == ["| h100-4-1-host512 (1) | 1.50 | 3.00 |"]
     assert list(tables.with_host(cells)) == ["swe-h100-4-1-host512"]
