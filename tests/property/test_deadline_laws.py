@@ -12,7 +12,7 @@ from scepsy.policy.dispatch import CallResult
 from scepsy.policy.dispatch_settings import Settings
 from scepsy.policy.program import Hints
 from scepsy.policy.route import CallView
-from tests.property.test_dispatch_laws import MOST_S, Harness, MadeUp, the_calls, the_settings
+from tests.property.made_up_calls import MOST_S, Harness, MadeUp, the_calls, the_settings
 
 pytestmark = pytest.mark.no_cover
 
