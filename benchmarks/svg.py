@@ -1,24 +1,12 @@
 """How figures of the docs look, as SVG: on white, for dark pages too. Same figure, same bytes."""
 
 import io
-from typing import Any
 
 from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, told apart under all common colour blindness; black is for ours.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
 MARKERS = "osD^vPX"
-STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "scepsy",
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-}
-"""Of a figure from its first line on: for ``mpl.rc_context``."""
 
 
 def drawn(figure: Figure) -> str:

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from benchmarks.paper.results import SLO_FACTORS, Field
 from benchmarks.paper.settings import WORKLOADS
 from benchmarks.paper.systems import OURS
-from benchmarks.svg import MARKERS, PALETTE, STYLE, drawn
+from benchmarks.svg import MARKERS, PALETTE, drawn
+from scepsy.report.figures import STYLE
 
 PEAKS = "peaks.svg"
 

@@ -25,9 +25,10 @@ from benchmarks.programs.measure import Run
 from benchmarks.programs.scenario import Scenario
 from benchmarks.programs.side_runs import Wanted, parser, run_cells
 from benchmarks.programs.systems import SYSTEMS, System
-from benchmarks.svg import MARKERS, PALETTE, STYLE, drawn
+from benchmarks.svg import MARKERS, PALETTE, drawn
 from scepsy.policy.dispatch_program import ByProgram
 from scepsy.policy.dispatch_settings import Settings
+from scepsy.report.figures import STYLE
 
 FILE, PICTURE = "frontier.jsonl", "programs-knob.svg"
 COMMAND = "python -m benchmarks.programs.frontier --page"

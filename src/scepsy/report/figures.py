@@ -19,7 +19,7 @@ from scepsy.traces.demand import WorkflowDemand
 
 # Okabe and Ito's palette: told apart under all common colour blindness.
 _PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
-_STYLE: Any = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "scepsy",
     "font.family": "sans-serif",
@@ -29,6 +29,7 @@ _STYLE: Any = {
     "axes.grid": True,
     "grid.alpha": 0.25,
 }
+"""Of a figure from its first line on: for ``mpl.rc_context``."""
 
 Colours = Mapping[LlmName, str]
 
@@ -41,7 +42,7 @@ def llm_colours(llms: Iterable[LlmName]) -> Colours:
 @contextmanager
 def _figure(width: float, height: float, columns: int = 1) -> Iterator[tuple[list[Axes], "_Svg"]]:
     svg = _Svg()
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots(1, columns, squeeze=False)[0]
         yield list(axes), svg
