@@ -67,10 +67,7 @@ class Door:
         return self._queue.served(tenant)
 
     def fitting(
-        self,
-        now_s: float,
-        changed: Collection[Replica],
-        shared_tokens: float,
+        self, now_s: float, changed: Collection[Replica], shared_tokens: float
     ) -> Iterator[tuple[Waiting, Replica]]:
         """Who goes, and where to; each must be sent before the next is asked for.
 

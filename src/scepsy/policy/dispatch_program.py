@@ -3,7 +3,8 @@
 A call whose context is believed to be on a replica goes there at once. Any other one waits at the
 door until a replica has room for all of it, beside what runs there and the contexts of programs in
 gaps that are worth their room; of those, the door lets in by tenants' shares, then levels of work,
-then arrival. Who has waited for as long as a bound goes before all others, whatever that costs.
+then arrival. Who has waited for as long as a bound goes before all others of its tenant, and after
+twice that whatever it costs.
 """
 
 from collections.abc import Collection, Iterable
@@ -207,8 +208,7 @@ class ByProgram:
                 self._give_up_reserved()
             if self._reserved is None and now_s < call.hard_s:
                 return
-            is_new = self._reserved is None
-            among = self._replicas.values() if is_new else self._changed
+            among = self._replicas.values() if self._reserved is None else self._changed
             replica = without_claims(call, among, self._estimates.all_shared_tokens)
             if replica is None:
                 if self._reserved is None:
